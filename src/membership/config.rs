@@ -1,0 +1,1 @@
+//! Voters, learners and joint configurations.

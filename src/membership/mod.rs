@@ -1,0 +1,9 @@
+//! Who votes, who learns, and what a quorum of them is.
+
+mod change;
+mod config;
+mod quorum;
+mod roster;
+
+pub use change::*;
+pub use roster::*;

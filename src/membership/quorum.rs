@@ -1,0 +1,1 @@
+//! Majorities of one configuration and of joint ones.

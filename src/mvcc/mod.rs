@@ -1,0 +1,5 @@
+//! Multi-version keys and values.
+
+mod request;
+
+pub use request::*;

@@ -1,0 +1,5 @@
+//! Raft as a pure state machine.
+
+mod message;
+
+pub use message::*;

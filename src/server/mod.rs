@@ -1,0 +1,5 @@
+//! The shells: what moves values between clients, peers, disks and the pure machines.
+
+mod handle;
+
+pub use handle::*;

@@ -1,0 +1,5 @@
+//! What committed entries do.
+
+mod command;
+
+pub use command::*;
