@@ -1,0 +1,21 @@
+//! etcd's gRPC API: thin async handlers between tonic and a running member.
+//!
+//! A handler checks what can be checked without state, in etcd's order, turns the message into our own
+//! types, asks the [`Member`], and turns the answer back. It decides nothing that replicas must agree on.
+//!
+//! ```text
+//!   bytes ──tonic──► admit (learner, hasleader) ──► check (keys, sizes, duplicates) ──► Member ──► message
+//!                         └────────────── Refusal ──► status (error.rs, the only place) ◄──┘
+//! ```
+//!
+//! Invariants:
+//! - a refusal becomes a gRPC status in `error.rs` alone, with etcd's code and text;
+//! - stored key-values go into responses as the bytes they are;
+//! - no lock is held across an await, and a stream that its client dropped ends its work.
+//!
+//! Left out: authorization (each Auth method answers as etcd does while it is off and has no users, or
+//! says that it is not there yet), TLS and the listeners, which the boot code owns.
+
+mod member;
+
+pub use member::*;
