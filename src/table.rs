@@ -109,7 +109,7 @@ pub enum Scan {
 }
 
 /// Reads of the tables. Each call sees all finished writes; a scan sees one moment.
-pub trait Tables: Send + Sync + 'static {
+pub trait Tables: Send + Sync {
     /// The value of `key`.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault>;
 
