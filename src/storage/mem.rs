@@ -18,6 +18,7 @@ use crate::{
 };
 
 type Rows = BTreeMap<Bytes, Bytes>;
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// Ordered tables in memory. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +145,7 @@ fn row_size(key: &Bytes, value: &Bytes) -> u64 {
 }
 
 /// `[start, end)` as bounds of a map; None if it is empty, which a map's `range` would not take.
-fn bounds<'a>(start: &'a [u8], end: Option<&'a [u8]>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+fn bounds<'a>(start: &'a [u8], end: Option<&'a [u8]>) -> Option<Bounds<'a>> {
     match end {
         Some(end) if start >= end => None,
         Some(end) => Some((Bound::Included(start), Bound::Excluded(end))),
