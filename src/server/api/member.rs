@@ -95,6 +95,9 @@ pub trait Member: Clone + Send + Sync + 'static {
     /// How it does.
     fn status(&self) -> Status;
 
+    /// Bytes that the store takes; asked before each write.
+    fn db_size(&self) -> u64;
+
     /// Whether it is a learner, which serves little.
     fn is_learner(&self) -> bool;
 

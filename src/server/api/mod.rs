@@ -16,6 +16,39 @@
 //! Left out: authorization (each Auth method answers as etcd does while it is off and has no users, or
 //! says that it is not there yet), TLS and the listeners, which the boot code owns.
 
+mod admit;
+mod auth;
+mod check;
+mod cluster;
+mod convert;
+#[cfg(not(madsim))]
+mod edge;
+mod error;
+mod kv;
+mod lease;
+mod maintenance;
 mod member;
+mod quota;
+mod requests;
+mod urls;
+mod version;
 
+#[cfg(not(madsim))]
+pub use edge::*;
 pub use member::*;
+
+/// The version of etcd's API that is served, as `Status` and `/version` tell it.
+pub const ETCD_VERSION: &str = "3.5.33";
+
+/// All of etcd's services, for one member.
+#[derive(Clone, Debug)]
+pub struct Api<M> {
+    member: M,
+}
+
+impl<M: Member> Api<M> {
+    /// The services of `member`.
+    pub fn new(member: M) -> Self {
+        Self { member }
+    }
+}

@@ -1,0 +1,152 @@
+//! All services behind one dispatch by path, and what tonic answers before any handler in etcd's words.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tonic::{
+    Code, Request, Response, Status,
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_check_response::ServingStatus,
+    health_server::{Health, HealthServer},
+};
+
+use super::{Api, Member, admit::cut, error};
+use crate::wire::etcdserverpb::{
+    auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+    maintenance_server::MaintenanceServer,
+};
+
+/// All services of a member, as one HTTP/2 service for any listener. A message over
+/// [`super::Limits::message_bytes_max`] is refused; what is sent has no limit.
+#[derive(Clone, Debug)]
+pub struct Grpc<M> {
+    kv: KvServer<Api<M>>,
+    lease: LeaseServer<Api<M>>,
+    cluster: ClusterServer<Api<M>>,
+    maintenance: MaintenanceServer<Api<M>>,
+    auth: AuthServer<Api<M>>,
+    health: HealthServer<Serving<M>>,
+    message_bytes_max: usize,
+}
+
+impl<M: Member> Grpc<M> {
+    /// The services of `member`.
+    pub fn new(member: M) -> Self {
+        let max = member.limits().message_bytes_max();
+        let health = Serving { member: member.clone() };
+        let api = std::sync::Arc::new(Api::new(member));
+        Self {
+            kv: KvServer::from_arc(api.clone()).max_decoding_message_size(max),
+            lease: LeaseServer::from_arc(api.clone()).max_decoding_message_size(max),
+            cluster: ClusterServer::from_arc(api.clone()).max_decoding_message_size(max),
+            maintenance: MaintenanceServer::from_arc(api.clone()).max_decoding_message_size(max),
+            auth: AuthServer::from_arc(api).max_decoding_message_size(max),
+            health: HealthServer::new(health).max_decoding_message_size(max),
+            message_bytes_max: max,
+        }
+    }
+}
+
+impl<M: Member> Service<http::Request<Body>> for Grpc<M> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let uri = request.uri().clone();
+        let inner = match split(uri.path()).0 {
+            "etcdserverpb.KV" => self.kv.call(request),
+            "etcdserverpb.Lease" => self.lease.call(request),
+            "etcdserverpb.Cluster" => self.cluster.call(request),
+            "etcdserverpb.Maintenance" => self.maintenance.call(request),
+            "etcdserverpb.Auth" => self.auth.call(request),
+            "grpc.health.v1.Health" => self.health.call(request),
+            service => {
+                let status = Status::unimplemented(format!("unknown service {service}"));
+                Box::pin(std::future::ready(Ok(status.into_http())))
+            }
+        };
+        Answer { inner, uri, message_bytes_max: self.message_bytes_max }
+    }
+}
+
+/// A path's service and method.
+fn split(path: &str) -> (&str, &str) {
+    path.strip_prefix('/').unwrap_or(path).rsplit_once('/').unwrap_or((path, ""))
+}
+
+/// A handler's answer, or tonic's own with its words replaced.
+pub struct Answer {
+    inner: BoxFuture<http::Response<Body>, Infallible>,
+    uri: http::Uri,
+    message_bytes_max: usize,
+}
+
+impl Future for Answer {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(mut response) = ready!(self.inner.as_mut().poll(cx));
+        // A status among the headers means that there was no message: a refusal, by a handler or by tonic.
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            let reworded = if status.code() == Code::Unimplemented && status.message().is_empty() {
+                let (service, method) = split(self.uri.path());
+                Some((Code::Unimplemented, format!("unknown method {method} for service {service}")))
+            } else {
+                error::reworded(status.code(), status.message(), self.message_bytes_max)
+            };
+            if let Some((code, text)) = reworded {
+                response = Status::new(code, text).into_http();
+            }
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// gRPC's health service: the server as a whole is serving, and nothing else has a health of its own.
+#[derive(Clone, Debug)]
+struct Serving<M> {
+    member: M,
+}
+
+fn health_of(service: &str) -> Option<ServingStatus> {
+    service.is_empty().then_some(ServingStatus::Serving)
+}
+
+#[tonic::async_trait]
+impl<M: Member> Health for Serving<M> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let status =
+            health_of(&request.get_ref().service).ok_or_else(|| Status::not_found("unknown service"))?;
+        Ok(Response::new(HealthCheckResponse { status: status as i32 }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let status = health_of(&request.get_ref().service).unwrap_or(ServingStatus::ServiceUnknown);
+        let first = HealthCheckResponse { status: status as i32 };
+        let stopped = cut(&self.member, false);
+        let statuses = stream::iter([Ok(first)]).chain(stream::pending()).take_until(stopped);
+        Ok(Response::new(statuses.boxed()))
+    }
+}

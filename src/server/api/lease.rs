@@ -1,0 +1,149 @@
+//! Leases.
+
+use std::pin::pin;
+
+use async_stream::stream;
+use futures_util::{
+    FutureExt,
+    stream::{BoxStream, StreamExt},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Api, Member,
+    admit::{OnLearner, admit, cut, wants_leader},
+    convert, error, quota,
+};
+use crate::{
+    state::{Command, Reply},
+    types::LeaseId,
+    wire::etcdserverpb::{self as pb, lease_server::Lease},
+};
+
+#[tonic::async_trait]
+impl<M: Member> Lease for Api<M> {
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
+        quota::check(&self.member, quota::LEASE_BYTES).await?;
+        let id = if id == 0 { self.member.new_lease_id() } else { LeaseId(id) };
+        let ttl = ttl.max(self.member.limits().lease_ttl_min);
+        let (reply, header) = self.member.propose(Command::LeaseGrant { id, ttl }).await?;
+        let Reply::LeaseGrant { id, ttl } = reply else { return Err(error::internal(error::OTHER_REPLY)) };
+        let header = Some(convert::full(header));
+        Ok(Response::new(pb::LeaseGrantResponse { header, id: id.0, ttl, error: String::new() }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let id = LeaseId(request.get_ref().id);
+        let (reply, header) = self.member.propose(Command::LeaseRevoke { id }).await?;
+        let Reply::LeaseRevoke = reply else { return Err(error::internal(error::OTHER_REPLY)) };
+        Ok(Response::new(pb::LeaseRevokeResponse { header: Some(convert::full(header)) }))
+    }
+
+    type LeaseKeepAliveStream = BoxStream<'static, Result<pb::LeaseKeepAliveResponse, Status>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let cut = cut(&self.member, wants_leader(request.metadata()));
+        Ok(Response::new(keep_alives(self.member.clone(), request.into_inner(), cut).boxed()))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let info = self.member.lease_info(LeaseId(id), keys).await?;
+        let header = convert::now(&self.member);
+        Ok(Response::new(match info {
+            Some(info) => pb::LeaseTimeToLiveResponse {
+                header,
+                id,
+                ttl: info.ttl,
+                granted_ttl: info.granted,
+                keys: info.keys,
+            },
+            None => pb::LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() },
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let leases = self.member.lease_list().into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
+        Ok(Response::new(pb::LeaseLeasesResponse { header: convert::now(&self.member), leases }))
+    }
+}
+
+/// Answers each request in order. What has come in meanwhile is renewed together: one wait for all of it.
+fn keep_alives<M: Member>(
+    member: M,
+    mut requests: Streaming<pb::LeaseKeepAliveRequest>,
+    cut: impl Future<Output = crate::error::Refusal> + Send + 'static,
+) -> impl futures_util::Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send {
+    stream! {
+        let mut cut = pin!(cut);
+        let mut ids = Vec::new();
+        loop {
+            let first = tokio::select! {
+                biased;
+                refusal = &mut cut => Some(Err(refusal.into())),
+                request = requests.next() => request,
+            };
+            let mut next = first;
+            ids.clear();
+            // Whatever ends the requests ends the stream once those before it are answered.
+            let end = loop {
+                match next {
+                    Some(Ok(request)) => ids.push(LeaseId(request.id)),
+                    Some(Err(status)) => break Some(Err(status)),
+                    None => break Some(Ok(())),
+                }
+                if ids.len() >= member.limits().keep_alive_batch_max {
+                    break None;
+                }
+                match requests.next().now_or_never() {
+                    Some(request) => next = request,
+                    None => break None,
+                }
+            };
+            if !ids.is_empty() {
+                // Of before the renewal, so that what the client may take for renewed is never newer.
+                let header = convert::now(&member);
+                match member.lease_renew(&ids).await {
+                    Ok(ttls) => {
+                        for (id, ttl) in ids.iter().zip(ttls) {
+                            yield Ok(pb::LeaseKeepAliveResponse { header, id: id.0, ttl });
+                        }
+                    }
+                    Err(refusal) => {
+                        yield Err(refusal.into());
+                        return;
+                    }
+                }
+            }
+            match end {
+                None => {}
+                Some(Ok(())) => return,
+                Some(Err(status)) => {
+                    yield Err(error::from_transport(status, member.limits().message_bytes_max()));
+                    return;
+                }
+            }
+        }
+    }
+}
