@@ -6,4 +6,6 @@ mod quorum;
 mod roster;
 
 pub use change::*;
+pub use config::*;
+pub use quorum::*;
 pub use roster::*;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::{
-    membership::Change,
+    membership::{Change, ConfigError, Configuration},
     types::{Index, NodeId, Term},
 };
 
@@ -191,4 +191,30 @@ pub struct StateMark {
     pub index: Index,
     /// The rolling hash of all write batches up to it.
     pub hash: u64,
+}
+
+impl From<&Configuration> for ConfState {
+    fn from(config: &Configuration) -> Self {
+        Self {
+            voters: config.incoming().clone(),
+            voters_outgoing: config.outgoing().clone(),
+            learners: config.learners().clone(),
+            learners_next: config.learners_next().clone(),
+            auto_leave: config.auto_leave(),
+        }
+    }
+}
+
+impl TryFrom<&ConfState> for Configuration {
+    type Error = ConfigError;
+
+    fn try_from(state: &ConfState) -> Result<Self, ConfigError> {
+        Self::new(
+            state.voters.clone(),
+            state.voters_outgoing.clone(),
+            state.learners.clone(),
+            state.learners_next.clone(),
+            state.auto_leave,
+        )
+    }
 }
