@@ -4,6 +4,9 @@ mod change;
 mod config;
 mod quorum;
 mod roster;
+mod roster_json;
+mod roster_v2;
+pub mod urls;
 
 pub use change::*;
 pub use config::*;
