@@ -4,3 +4,10 @@ pub mod api;
 mod handle;
 
 pub use handle::*;
+
+#[cfg(not(madsim))]
+pub mod http;
+#[cfg(not(madsim))]
+pub mod listen;
+#[cfg(not(madsim))]
+pub mod metrics;

@@ -1,0 +1,234 @@
+//! Accepting connections and serving HTTP on them, for the client port, the metrics port and the peer port.
+//!
+//! One task per connection; when the shutdown comes, a connection finishes the requests that it has
+//! (HTTP/2 says GOAWAY) within a grace period and is cut after it.
+//!
+//! hyper offers no way to punish clients that ping too often (etcd's `--grpc-keepalive-min-time`), so they
+//! are answered.
+
+use std::{
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{
+    Request, Response,
+    body::{Body, Incoming},
+    rt::{Read, ReadBufCursor, Write},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, Sleep},
+};
+use tower::Service;
+
+/// How connections are served.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeOptions {
+    /// Requests at once on an HTTP/2 connection (`--max-concurrent-streams`).
+    pub concurrent_streams_max: u32,
+    /// How long an HTTP/2 connection may be silent before it is asked for life (`--grpc-keepalive-interval`);
+    /// None never asks.
+    pub keepalive_interval: Option<Duration>,
+    /// How long the answer to that may take (`--grpc-keepalive-timeout`).
+    pub keepalive_timeout: Duration,
+    /// How long one write may wait for a peer that reads nothing; None for ever.
+    pub write_timeout: Option<Duration>,
+    /// How long requests may go on after the shutdown.
+    pub grace: Duration,
+    /// Connections at once; one more is closed at once.
+    pub connections_max: usize,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            concurrent_streams_max: u32::MAX,
+            keepalive_interval: Some(Duration::from_secs(2 * 3600)),
+            keepalive_timeout: Duration::from_secs(20),
+            write_timeout: None,
+            grace: Duration::from_secs(5),
+            connections_max: 65_536,
+        }
+    }
+}
+
+/// An HTTP/2 stream's receive window; a connection's is four times that.
+const WINDOW_BYTES: u32 = 1 << 20;
+
+/// The pause after the system had no socket to give (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves HTTP/1.1 and HTTP/2 (without TLS, told apart by the preface) until `shutdown` ends.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    options: ServeOptions,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let builder = Arc::new(builder(&options));
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "can't accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if connections.len() >= options.connections_max || stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let io = TimedIo::new(stream, options.write_timeout);
+        let builder = Arc::clone(&builder);
+        connections.spawn(connection(builder, io, service.clone(), stopped.clone()));
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(options.grace, ended).await.is_err() {
+        tracing::debug!("connections are cut after the grace period");
+    }
+}
+
+fn builder(options: &ServeOptions) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Go's spelling of header names, which scripts look for.
+    builder.http1().title_case_headers(true).timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.concurrent_streams_max)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES)
+        .keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout);
+    builder
+}
+
+async fn connection<S, B>(
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    io: TimedIo,
+    service: S,
+    mut stopped: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut serving = pin!(builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service)));
+    let result = tokio::select! {
+        biased;
+        result = &mut serving => result,
+        () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// A TCP stream whose writes fail if the other end takes nothing for too long.
+pub(super) struct TimedIo {
+    io: TokioIo<TcpStream>,
+    timeout: Option<Duration>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl TimedIo {
+    pub(super) fn new(stream: TcpStream, timeout: Option<Duration>) -> Self {
+        Self { io: TokioIo::new(stream), timeout, deadline: None, waiting: false }
+    }
+
+    /// Starts the clock at a write's first `Pending` and stops it at the first byte taken.
+    fn watch<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let Some(timeout) = self.timeout else { return polled };
+        if polled.is_ready() {
+            self.waiting = false;
+            return polled;
+        }
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        if !self.waiting {
+            self.waiting = true;
+            deadline.as_mut().reset(Instant::now() + timeout);
+        }
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Read for TimedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl Write for TimedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.watch(context, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.watch(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
