@@ -1,1 +1,4 @@
-//! To come.
+//! The commands beside the server: the client and the load generator.
+
+pub mod bench;
+pub mod ctl;
