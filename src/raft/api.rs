@@ -135,8 +135,14 @@ pub enum Input {
     /// The state machine has applied up to here.
     Applied(Index),
     /// The state machine applies this committed change of the configuration (before `Applied` of its index).
-    /// One that it refused comes neutralised: its steps name node 0.
-    ApplyChange(Change),
+    /// One that it refused comes neutralised: its steps name node 0. Ignored if the configuration of a snapshot
+    /// that was received meanwhile is newer.
+    ApplyChange {
+        /// The index of its entry.
+        index: Index,
+        /// It.
+        change: Change,
+    },
     /// Campaign now, if allowed.
     Campaign,
     /// Hand leadership to this voter.
@@ -215,9 +221,6 @@ pub enum Dropped {
     /// Too much is on its way already.
     #[error("too much is on its way")]
     Overload,
-    /// The leader is not in the configuration any more.
-    #[error("the leader has been removed")]
-    Removed,
 }
 
 /// A member's role, without what belongs to it.
