@@ -161,6 +161,13 @@ pub struct TxnRequest {
     pub failure: Vec<Op>,
 }
 
+impl TxnRequest {
+    /// Whether both branches hold nothing but ranges, which makes it a read. A nested transaction never is.
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
+    }
+}
+
 /// The stored bytes of a `mvccpb.KeyValue`, which go into a response as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KvBytes(pub Bytes);
