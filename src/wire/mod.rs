@@ -1,5 +1,6 @@
 //! etcd's encodings: the generated messages, and the way between them and our own types.
 
+pub mod raft;
 mod raw;
 
 pub use raw::RawKeyValue;
