@@ -6,73 +6,25 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_varint, encode_key, encode_varint, encoded_len_varint},
 };
 
-use crate::types::{KeyValue, LeaseId, Revision};
+use crate::{
+    mvcc::{KvBytes, Malformed},
+    types::KeyValue,
+};
 
 /// A `mvccpb.KeyValue` in its encoded form. As a message it encodes to just its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RawKeyValue(pub Bytes);
 
-const KEY: u32 = 1;
-const CREATED: u32 = 2;
-const MODIFIED: u32 = 3;
-const VERSION: u32 = 4;
-const VALUE: u32 = 5;
-const LEASE: u32 = 6;
-
 impl RawKeyValue {
     /// Encodes `kv` as etcd does: fields in order, zero ones left out.
     pub fn encode(kv: &KeyValue) -> Self {
-        let mut out = BytesMut::with_capacity(kv.key.len() + kv.value.len() + 48);
-        let bytes = |out: &mut BytesMut, tag, value: &Bytes| {
-            if !value.is_empty() {
-                encode_key(tag, WireType::LengthDelimited, out);
-                encode_varint(value.len() as u64, out);
-                out.put_slice(value);
-            }
-        };
-        let int = |out: &mut BytesMut, tag, value: i64| {
-            if value != 0 {
-                encode_key(tag, WireType::Varint, out);
-                encode_varint(value as u64, out);
-            }
-        };
-        bytes(&mut out, KEY, &kv.key);
-        int(&mut out, CREATED, kv.created.0);
-        int(&mut out, MODIFIED, kv.modified.0);
-        int(&mut out, VERSION, kv.version);
-        bytes(&mut out, VALUE, &kv.value);
-        int(&mut out, LEASE, kv.lease.0);
-        Self(out.freeze())
+        Self(KvBytes::encode(kv).0)
     }
 
     /// Decodes it; keys and values share the buffer.
-    pub fn decode_kv(&self) -> Result<KeyValue, DecodeError> {
-        let mut buf = self.0.clone();
-        let mut kv = KeyValue::default();
-        while buf.has_remaining() {
-            let (tag, wire) = prost::encoding::decode_key(&mut buf)?;
-            match (tag, wire) {
-                (KEY, WireType::LengthDelimited) => kv.key = take(&mut buf)?,
-                (CREATED, WireType::Varint) => kv.created = Revision(decode_varint(&mut buf)? as i64),
-                (MODIFIED, WireType::Varint) => kv.modified = Revision(decode_varint(&mut buf)? as i64),
-                (VERSION, WireType::Varint) => kv.version = decode_varint(&mut buf)? as i64,
-                (VALUE, WireType::LengthDelimited) => kv.value = take(&mut buf)?,
-                (LEASE, WireType::Varint) => kv.lease = LeaseId(decode_varint(&mut buf)? as i64),
-                _ => prost::encoding::skip_field(wire, tag, &mut buf, DecodeContext::default())?,
-            }
-        }
-        Ok(kv)
+    pub fn decode_kv(&self) -> Result<KeyValue, Malformed> {
+        KvBytes(self.0.clone()).decode()
     }
-}
-
-/// Takes one length-delimited value off `buf`, as a slice of it.
-fn take(buf: &mut Bytes) -> Result<Bytes, DecodeError> {
-    let len = decode_varint(buf)?;
-    if len > buf.remaining() as u64 {
-        // Through prost, which has no public way to make the error itself.
-        return Err(decode_varint(&mut Bytes::new()).expect_err("an empty buffer holds no varint"));
-    }
-    Ok(buf.split_to(len as usize))
 }
 
 impl Message for RawKeyValue {
