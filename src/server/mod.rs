@@ -1,6 +1,8 @@
 //! The shells: what moves values between clients, peers, disks and the pure machines.
 
 pub mod api;
+pub mod config;
+pub mod go_duration;
 mod handle;
 
 pub use handle::*;
