@@ -448,6 +448,7 @@ fn the_name_decides_the_role() {
         ("/usr/bin/kontiki ctl get a", Role::Ctl, 2),
         ("kontiki utl snapshot", Role::Utl, 1),
         ("/usr/bin/etcd ctl", Role::Server, 1),
+        ("kontiki bench put", Role::Bench, 1),
         ("etcdctl get a", Role::Ctl, 2),
         ("./etcdutl utl", Role::Utl, 1),
         ("", Role::Server, 0),

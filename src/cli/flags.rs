@@ -146,12 +146,15 @@ impl Shape {
     }
 }
 
+/// What takes the flags that are found, each with its value.
+pub type Found<'f, 'a, T> = dyn FnMut(&'a Flag<T>, &str) -> Result<(), FlagError> + 'f;
+
 /// Takes the flags off `args`: what each is called, and its value as a text. Values are not read yet.
 /// Returns the words behind them.
 pub fn split<'a, T>(
     flags: &[&'a Flag<T>],
     args: &[String],
-    found: &mut dyn FnMut(&'a Flag<T>, &str) -> Result<(), FlagError>,
+    found: &mut Found<'_, 'a, T>,
 ) -> Result<Vec<String>, FlagError> {
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {

@@ -1,9 +1,10 @@
 //! The command line: which command is meant, and the server's flags.
 //!
-//! `kontiki [flags]` is the server, `kontiki ctl …` and `kontiki utl …` are etcdctl and etcdutl; called through a
-//! link named `etcd`, `etcdctl` or `etcdutl`, the binary is that command. [`server::parse`] reads the server's
-//! flags without starting anything.
+//! `kontiki [flags]` is the server, `kontiki ctl …` and `kontiki utl …` are etcdctl and etcdutl, `kontiki bench …`
+//! is the load generator; called through a link named `etcd`, `etcdctl` or `etcdutl`, the binary is that
+//! command. [`server::parse`] reads the server's flags without starting anything.
 
+pub mod bench;
 pub mod ctl;
 pub mod flags;
 pub mod server;
@@ -18,6 +19,8 @@ pub enum Role {
     Ctl,
     /// etcdutl.
     Utl,
+    /// The load generator.
+    Bench,
 }
 
 /// The role that a command line means, and the arguments that are left for it.
@@ -29,6 +32,7 @@ pub fn role(args: &[String]) -> (Role, &[String]) {
         (Some("etcd"), _) => (Role::Server, rest),
         (_, Some("ctl")) => (Role::Ctl, &rest[1..]),
         (_, Some("utl")) => (Role::Utl, &rest[1..]),
+        (_, Some("bench")) => (Role::Bench, &rest[1..]),
         (_, _) => (Role::Server, rest),
     }
 }

@@ -340,6 +340,8 @@ static IGNORED: &[F] = &[
     ignored("distributed-tracing-instance-id", Text),
     ignored("experimental-distributed-tracing-sampling-rate", Int),
     ignored("distributed-tracing-sampling-rate", Int),
+    ignored("test.coverprofile", Anything),
+    ignored("test.outputdir", Anything),
     // What even etcd ignores, from its own past.
     ignored("cluster-active-size", Anything),
     ignored("cluster-remove-delay", Anything),
