@@ -106,6 +106,7 @@ impl Hub {
         let chunk = history.events(from, to, config.batch_revisions_max, config.batch_bytes_max)?;
         // What was compacted while it was read may have been read in part.
         self.compacted(history.compacted());
+        let Some(chunk) = chunk else { return Ok(()) };
         if chunk.through < from || chunk.through > to {
             let through = chunk.through;
             return Err(Fault::corrupt(format!("history of {from}..={to} was read through {through}")));

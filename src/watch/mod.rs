@@ -51,8 +51,9 @@ use bytes::Bytes;
 pub use hub::Hub;
 
 use crate::{
-    error::Fault,
-    mvcc::{Event, KvBytes},
+    error::{Fault, Refusal},
+    mvcc::{self, Event, KvBytes, Store},
+    table::Tables,
     types::{KeyRange, Revision},
 };
 
@@ -205,15 +206,39 @@ pub trait History {
 
     /// The events of revisions `from ..= to` in order: whole revisions, at most `revisions_max` of them, and no
     /// further revision once the events take `bytes_max` bytes. A revision below [`History::compacted`] may
-    /// lack events.
+    /// lack events. None if `from` has just been compacted.
     fn events(
         &self,
         from: Revision,
         to: Revision,
         revisions_max: usize,
         bytes_max: usize,
-    ) -> Result<Chunk, Fault>;
+    ) -> Result<Option<Chunk>, Fault>;
 
     /// What `key` held just before revision `before`; None if nothing, or if that is compacted.
     fn prev_kv(&self, key: &Bytes, before: Revision) -> Result<Option<KvBytes>, Fault>;
+}
+
+impl<T: Tables> History for Store<T> {
+    fn compacted(&self) -> Revision {
+        self.compacted()
+    }
+
+    fn events(
+        &self,
+        from: Revision,
+        to: Revision,
+        revisions_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Chunk>, Fault> {
+        match mvcc::Error::split(self.events(from, to, revisions_max, bytes_max))? {
+            Ok(history) => Ok(Some(Chunk { events: history.events, through: Revision(history.next.0 - 1) })),
+            Err(Refusal::Compacted) => Ok(None),
+            Err(refusal) => Err(Fault::corrupt(format!("history of {from}..={to} is refused: {refusal}"))),
+        }
+    }
+
+    fn prev_kv(&self, key: &Bytes, before: Revision) -> Result<Option<KvBytes>, Fault> {
+        self.prev_kv(key, before)
+    }
 }
