@@ -2,13 +2,13 @@
 
 use crate::{
     error::Refusal,
-    membership::Member,
+    membership::{Change, Member},
     mvcc::{
-        DeleteRequest, DeleteResponse, Event, PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest,
-        TxnResponse,
+        DeleteRequest, DeleteResponse, Event, PutRequest, PutResponse, RangeRequest, RangeResponse,
+        TxnRequest, TxnResponse,
     },
     raft::StateMark,
-    types::{Index, LeaseId, NodeId, Revision},
+    types::{Index, LeaseId, NodeId, Revision, Term},
 };
 
 /// Why a member raises an alarm.
@@ -88,7 +88,10 @@ pub enum Command {
         enabled: bool,
         version: String,
     },
-    /// What this version does not know (yet): applied as nothing, with its field's name for the log.
+    /// What has no effect here, though it takes an index: reads that etcd logs, upkeep of its v2 API.
+    Nothing,
+    /// What this version does not know (yet), by its field's name. Applying it stops the node: others may have
+    /// done something at this index.
     Unknown(&'static str),
 }
 
@@ -120,12 +123,25 @@ pub enum LeaseChange {
     Checkpointed(LeaseId, i64),
 }
 
+/// A committed change of the configuration, as raft is to apply it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfChange {
+    /// Its entry.
+    pub index: Index,
+    /// It; neutralised (its steps name node 0) if the roster refused it.
+    pub change: Change,
+}
+
 /// What a run of entries did. The batch has been handed out beside it.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
     /// The last entry.
     pub index: Index,
-    /// The state hash there.
+    /// Its term.
+    pub term: Term,
+    /// The store's revision after it.
+    pub revision: Revision,
+    /// The state hash there; None while it is not known, after another program's data were taken over.
     pub mark: Option<StateMark>,
     /// The replies, by request id.
     pub replies: Vec<(u64, Result<Reply, Refusal>)>,
@@ -135,7 +151,10 @@ pub struct Applied {
     pub leases: Vec<LeaseChange>,
     /// The revision that was compacted to, if any was.
     pub compacted: Option<Revision>,
-    /// Whether the members changed.
+    /// The changes of the configuration, in order.
+    pub changes: Vec<ConfChange>,
+    /// Whether the members changed, or what is known of one.
     pub members_changed: bool,
+    /// Whether an alarm was raised or taken back.
+    pub alarms_changed: bool,
 }
-

@@ -1,0 +1,199 @@
+//! The tables as a stream of bytes, for a member that is too far behind for entries.
+//!
+//! ```text
+//!   stream  magic, frame…, end
+//!   frame   length of the payload u32 | CRC-32C u32 | payload        numbers little endian
+//!   payload (table u8 | key length u32 | key | value length u32 | value)…
+//!   end     0 u32 | CRC-32C u32
+//! ```
+//!
+//! The CRC runs through the whole stream: a frame's covers all payloads up to its own, so a frame that is lost,
+//! doubled or swapped shows, as does a stream that was cut. The applied index comes last: tables that lack it
+//! were not loaded whole.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::meta::INDEX_KEY;
+use crate::{
+    error::Fault,
+    table::{Batch, Scan, Table, Tables, Write},
+};
+
+const MAGIC: &[u8; 8] = b"kontiki1";
+const HEAD_BYTES: usize = 8;
+/// A frame above this is refused unread. A value is far smaller: `max-request-bytes` bounds it.
+const FRAME_BYTES_MAX: usize = 256 << 20;
+
+/// The rows of all tables, in batches of puts: what [`Backend::replace`](crate::storage::Backend::replace)
+/// takes. `tables` must be a view of one moment.
+pub struct Rows<'t, T: Tables> {
+    tables: &'t T,
+    batch_bytes_max: usize,
+    /// Where to go on: a place in [`Table::ALL`], and the first key.
+    next: Option<(usize, Vec<u8>)>,
+}
+
+impl<'t, T: Tables> Rows<'t, T> {
+    /// Reads `tables` in batches of about `batch_bytes_max` bytes; one row may be larger.
+    pub fn new(tables: &'t T, batch_bytes_max: usize) -> Self {
+        Self { tables, batch_bytes_max, next: Some((0, Vec::new())) }
+    }
+
+    fn fill(&mut self, at: usize, start: &[u8], batch: &mut Batch) -> Result<(), Fault> {
+        let Some(table) = Table::ALL.get(at).copied() else {
+            if let Some(index) = self.tables.get(Table::Meta, INDEX_KEY)? {
+                batch.put(Table::Meta, INDEX_KEY, index);
+            }
+            return Ok(());
+        };
+        let mut bytes = 0;
+        let mut rest = None;
+        self.tables.scan(table, start, None, &mut |key, value| {
+            if bytes >= self.batch_bytes_max {
+                rest = Some(key.to_vec());
+                return Scan::Stop;
+            }
+            if (table, key) != (Table::Meta, INDEX_KEY) {
+                bytes += key.len() + value.len();
+                batch.put(table, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            }
+            Scan::Continue
+        })?;
+        self.next = Some(match rest {
+            Some(key) => (at, key),
+            None => (at + 1, Vec::new()),
+        });
+        Ok(())
+    }
+}
+
+impl<T: Tables> Iterator for Rows<'_, T> {
+    type Item = Result<Batch, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut batch = Batch::default();
+        while batch.is_empty() {
+            let (at, start) = self.next.take()?;
+            if let Err(fault) = self.fill(at, &start, &mut batch) {
+                self.next = None;
+                return Some(Err(fault));
+            }
+        }
+        Some(Ok(batch))
+    }
+}
+
+/// The start of a stream, and the checksum to go on with.
+pub fn encode_start() -> (Bytes, u32) {
+    (Bytes::from_static(MAGIC), crc32c::crc32c(MAGIC))
+}
+
+/// A batch of [`Rows`] as a frame.
+pub fn encode_batch(batch: &Batch, checksum: &mut u32) -> Bytes {
+    let mut out = BytesMut::zeroed(HEAD_BYTES);
+    for write in &batch.writes {
+        let Write::Put(table, key, value) = write else { unreachable!("rows are put") };
+        out.put_u8(*table as u8);
+        put_bytes(&mut out, key);
+        put_bytes(&mut out, value);
+    }
+    *checksum = crc32c::crc32c_append(*checksum, &out[HEAD_BYTES..]);
+    let length = u32::try_from(out.len() - HEAD_BYTES).expect("a batch is a few megabytes");
+    out[..4].copy_from_slice(&length.to_le_bytes());
+    out[4..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    out.freeze()
+}
+
+/// The end of a stream.
+pub fn encode_end(checksum: u32) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD_BYTES);
+    out.put_u32_le(0);
+    out.put_u32_le(checksum);
+    out.freeze()
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32_le(u32::try_from(bytes.len()).expect("keys and values are far below 4 GiB"));
+    out.put_slice(bytes);
+}
+
+/// Reads a stream that comes in pieces of any size.
+#[derive(Debug, Default)]
+pub struct SnapshotReader {
+    buffer: BytesMut,
+    checksum: Option<u32>,
+    ended: bool,
+}
+
+impl SnapshotReader {
+    /// A reader at the start of a stream.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next piece.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.put_slice(bytes);
+    }
+
+    /// The next batch; None if it has not come in whole, or at the end.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, Fault> {
+        let checksum = match self.checksum {
+            Some(checksum) => checksum,
+            None if self.buffer.len() < MAGIC.len() => return Ok(None),
+            None if self.buffer.starts_with(MAGIC) => {
+                self.buffer.advance(MAGIC.len());
+                *self.checksum.insert(crc32c::crc32c(MAGIC))
+            }
+            None => return Err(broken("it does not start as one")),
+        };
+        if self.ended {
+            return if self.buffer.is_empty() { Ok(None) } else { Err(broken("it goes on behind its end")) };
+        }
+        let Some(mut head) = self.buffer.get(..HEAD_BYTES) else { return Ok(None) };
+        let (length, expected) = (head.get_u32_le() as usize, head.get_u32_le());
+        if length > FRAME_BYTES_MAX {
+            return Err(broken("a frame is too large"));
+        }
+        if self.buffer.len() < HEAD_BYTES + length {
+            return Ok(None);
+        }
+        self.buffer.advance(HEAD_BYTES);
+        let payload = self.buffer.split_to(length).freeze();
+        let checksum = crc32c::crc32c_append(checksum, &payload);
+        if checksum != expected {
+            return Err(broken("a checksum is wrong"));
+        }
+        self.checksum = Some(checksum);
+        if length == 0 {
+            self.ended = true;
+            return self.next_batch();
+        }
+        decode_rows(payload).map(Some).ok_or_else(|| broken("a frame's rows can't be read"))
+    }
+
+    /// Whether the whole stream has been read; an error if it was cut.
+    pub fn finish(&self) -> Result<(), Fault> {
+        if self.ended && self.buffer.is_empty() { Ok(()) } else { Err(broken("it was cut")) }
+    }
+}
+
+fn decode_rows(mut payload: Bytes) -> Option<Batch> {
+    let mut batch = Batch::default();
+    while payload.has_remaining() {
+        let table = *Table::ALL.get(usize::from(payload.get_u8()))?;
+        let key = take_bytes(&mut payload)?;
+        let value = take_bytes(&mut payload)?;
+        batch.put(table, key, value);
+    }
+    Some(batch)
+}
+
+fn take_bytes(payload: &mut Bytes) -> Option<Bytes> {
+    let length = payload.try_get_u32_le().ok()? as usize;
+    (length <= payload.len()).then(|| payload.split_to(length))
+}
+
+fn broken(why: &str) -> Fault {
+    Fault::corrupt(format!("a snapshot's stream can't be read: {why}"))
+}
