@@ -1,4 +1,4 @@
-//! `lease grant`, `revoke`, `timetolive`, `list` and `keep-alive`.
+//! `lease grant`, `revoke`, `timetolive`, `list` and `keep-alive`. As in etcdctl, the last three have no timeout.
 
 use std::time::Duration;
 
@@ -73,7 +73,8 @@ pub async fn time_to_live(context: Context) -> Outcome {
     let keys = context.flags.on("keys");
     let session = context.connect().await?;
     let response = session
-        .call(Retry::Repeatable, pb::LeaseTimeToLiveRequest { id, keys }, async |channel, request| {
+        .client
+        .call(None, Retry::Repeatable, pb::LeaseTimeToLiveRequest { id, keys }, async |channel, request| {
             LeaseClient::new(channel).max_decoding_message_size(usize::MAX).lease_time_to_live(request).await
         })
         .await
@@ -85,7 +86,8 @@ pub async fn time_to_live(context: Context) -> Outcome {
 pub async fn list(context: Context) -> Outcome {
     let session = context.connect().await?;
     let response = session
-        .call(Retry::Repeatable, pb::LeaseLeasesRequest {}, async |channel, request| {
+        .client
+        .call(None, Retry::Repeatable, pb::LeaseLeasesRequest {}, async |channel, request| {
             LeaseClient::new(channel).max_decoding_message_size(usize::MAX).lease_leases(request).await
         })
         .await
@@ -99,9 +101,7 @@ pub async fn keep_alive(context: Context) -> Outcome {
     let once = context.flags.on("once");
     let session = context.connect().await?;
     if once {
-        let timeout = session.settings.command_timeout;
-        let renewal = tokio::time::timeout(timeout, renew_once(&session, id));
-        let response = renewal.await.unwrap_or(Err(CallError::Deadline)).map_err(bad_connection)?;
+        let response = renew_once(&session, id).await.map_err(bad_connection)?;
         return session.print(&Reply::KeepAlive(response));
     }
     renew(&session, id).await?;

@@ -162,8 +162,8 @@ fn read_line(line: &str) -> Result<Line, Failure> {
             if words.len() < 2 && key.is_empty() {
                 return Ok(Line::Bad(format!(" {line} (command type or key is not provided)")));
             }
-            let known =
-                tree::find(&["watch".to_string()]).map(|found| found.flags().collect()).unwrap_or(Vec::new());
+            let known: Vec<_> =
+                tree::find(&["watch".to_string()]).map(|found| found.flags().collect()).unwrap_or_default();
             let flags = Flags::parse(known, &words[1..]).map_err(|refused| match refused {
                 Refused::Text(text) => Failure::args(text),
                 Refused::Help => Failure::args("pflag: help requested"),
