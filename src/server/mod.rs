@@ -13,3 +13,5 @@ pub mod http;
 pub mod listen;
 #[cfg(not(madsim))]
 pub mod metrics;
+#[cfg(not(madsim))]
+pub mod peer;

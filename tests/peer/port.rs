@@ -1,0 +1,137 @@
+//! The peer port's answers, byte by byte, and the client's side of what members ask each other.
+
+use std::time::Duration;
+
+use kontiki::{
+    error::Refusal,
+    runtime::PeerNet,
+    server::peer::{ClientError, cluster_members, lease_info_on, promote_on, renew_lease_on, version_of},
+    types::{LeaseId, NodeId},
+};
+
+use crate::support::{CLUSTER, Node, raw};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A member of the cluster's headers, with one replaced.
+fn headers<'a>(name: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
+    let all = [
+        ("X-Server-From", "2"),
+        ("X-Server-Version", "3.5.1"),
+        ("X-Min-Cluster-Version", "3.0.0"),
+        ("X-Etcd-Cluster-ID", "c1"),
+        ("X-Raft-To", "1"),
+    ];
+    let kept = all.into_iter().filter(|(header, _)| *header != name);
+    kept.chain([(name, value)]).filter(|(_, value)| !value.is_empty()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_have_etcds_statuses_and_texts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let one = Node::start(1, CLUSTER, 0, dir.path()).await;
+    one.peers.add_peer(NodeId(2), vec!["http://127.0.0.1:9".into()]);
+    one.peers.set_removed([NodeId(7)]);
+    let good = ("X-Raft-To", "1");
+    let stream = "GET /raft/stream/message/2";
+    let cases: &[(&str, (&str, &str), u16, &str)] = &[
+        ("GET /raft/stream/", ("X-Server-Version", ""), 412, "incompatible version"),
+        (stream, ("X-Server-Version", "2.3.0"), 412, "incompatible version"),
+        (stream, ("X-Min-Cluster-Version", "3.6.0"), 412, "incompatible version"),
+        (stream, ("X-Etcd-Cluster-ID", "c2"), 412, "cluster ID mismatch"),
+        (stream, ("X-Raft-To", "3"), 412, "to field mismatch"),
+        ("GET /raft/stream/nonsense/2", good, 404, "invalid path"),
+        ("GET /raft/stream/message/xyz", good, 404, "invalid from"),
+        ("GET /raft/stream/message/5", good, 404, "error sender not found"),
+        ("GET /raft/stream/msgapp/7", good, 410, "removed member"),
+        ("POST /raft/stream/message/2", good, 405, "Method Not Allowed"),
+        ("GET /raft", good, 405, "Method Not Allowed"),
+        ("GET /raft/snapshot", good, 405, "Method Not Allowed"),
+        ("POST /raft", ("X-Etcd-Cluster-ID", "c2"), 412, "cluster ID mismatch"),
+        ("POST /raft", good, 400, "error unmarshalling raft message"),
+        ("GET /leases", good, 405, "Method Not Allowed"),
+        ("GET /leases/internal", good, 405, "Method Not Allowed"),
+        ("GET /members/promote/1", good, 405, "Method Not Allowed"),
+        ("GET /members/hashkv", good, 400, "error unmarshalling request"),
+        ("GET /health", good, 404, "404 page not found"),
+        ("GET /metrics", good, 404, "404 page not found"),
+    ];
+    for (start, (name, value), status, text) in cases {
+        let body = if start.starts_with("POST /raft") { "rubbish" } else { "" };
+        let answer = raw(one.address, start, &headers(name, value), body).await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (*status, format!("{text}\n").as_str()),
+            "{start} {name}"
+        );
+        assert!(answer.has("X-Content-Type-Options: nosniff"), "{}", answer.head);
+        assert!(answer.has("Content-Type: text/plain; charset=utf-8"), "{}", answer.head);
+        if start.contains("/raft/stream/") && *status != 405 {
+            assert!(
+                answer.has("X-Etcd-Cluster-Id: c1") && answer.has("X-Server-Version: 3.5.1"),
+                "{}",
+                answer.head
+            );
+        }
+        let allow = match *start {
+            "POST /raft/stream/message/2" => Some("Allow: GET"),
+            "GET /raft" | "GET /raft/snapshot" | "GET /members/promote/1" => Some("Allow: POST"),
+            _ => None,
+        };
+        assert_eq!(answer.head.contains("Allow: "), allow.is_some(), "{start}: {}", answer.head);
+        assert!(allow.is_none_or(|allow| answer.has(allow)), "{start}: {}", answer.head);
+    }
+    one.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_members_tell_each_other_is_read_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let one = Node::start(1, CLUSTER, 0, dir.path()).await;
+    let version = raw(one.address, "GET /version", &[], "").await;
+    assert_eq!(version.body, r#"{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}"#);
+    assert!(version.has("Content-Type: application/json"));
+    let members = raw(one.address, "GET /members", &[], "").await;
+    assert!(members.has("X-Etcd-Cluster-Id: c1") && members.has("Content-Type: application/json"));
+    let probe = raw(one.address, "GET /raft/probing", &[], "").await;
+    assert!(
+        probe.body.starts_with("{\"OK\":true,\"Now\":\"20") && probe.body.ends_with("Z\"}\n"),
+        "{}",
+        probe.body
+    );
+    let downgrade = raw(one.address, "GET /downgrade/enabled", &[], "").await;
+    assert_eq!((downgrade.status, downgrade.body.as_str()), (200, "false"));
+    let hash = raw(one.address, "GET /members/hashkv", &[], r#"{"revision":5}"#).await;
+    let header = r#"{"cluster_id":0,"member_id":0,"revision":0,"raft_term":0}"#;
+    assert_eq!(hash.body, format!(r#"{{"header":{header},"hash":12,"compact_revision":5}}"#));
+
+    // The first URL leads nowhere.
+    let urls = ["http://127.0.0.1:9".to_owned(), one.url()];
+    let view = cluster_members(&urls, LIMIT).await.expect("it answers");
+    assert_eq!(view.cluster, CLUSTER);
+    let ids: Vec<_> = view.members.iter().map(|member| (member.id.0, member.learner)).collect();
+    assert_eq!(ids, [(4, false), (9, true)], "sorted by id");
+    let versions = version_of(&urls, LIMIT).await.expect("it answers");
+    assert_eq!((versions.server.as_str(), versions.cluster.as_deref()), ("3.5.1", Some("3.5.0")));
+
+    assert_eq!(promote_on(&urls, NodeId(9), LIMIT).await.expect("it is promoted").len(), 2);
+    for (id, expected) in
+        [(4, Refusal::MemberNotLearner), (5, Refusal::LearnerNotReady), (8, Refusal::MemberNotFound)]
+    {
+        let refused = promote_on(&urls, NodeId(id), LIMIT).await;
+        assert!(matches!(refused, Err(ClientError::Refused(refusal)) if refusal == expected), "{refused:?}");
+    }
+    assert!(matches!(promote_on(&urls, NodeId(6), LIMIT).await, Err(ClientError::Unreachable { .. })));
+
+    let lease = LeaseId(-5);
+    assert_eq!(renew_lease_on(&urls, lease, LIMIT).await.expect("it is renewed"), 77);
+    for (id, expected) in [(1, Refusal::LeaseNotFound), (6, Refusal::Timeout)] {
+        let refused = renew_lease_on(&urls, LeaseId(id), LIMIT).await;
+        assert!(matches!(refused, Err(ClientError::Refused(refusal)) if refusal == expected), "{refused:?}");
+    }
+    let info = lease_info_on(&urls, lease, true, LIMIT).await.expect("it is there");
+    assert_eq!((info.ttl, info.granted, info.keys.len()), (3, 10, 1));
+    let refused = lease_info_on(&urls, LeaseId(1), false, LIMIT).await;
+    assert!(matches!(refused, Err(ClientError::Refused(Refusal::LeaseNotFound))));
+    one.end().await;
+}
