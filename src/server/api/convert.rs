@@ -3,7 +3,9 @@
 use super::Member;
 use crate::{
     membership,
-    mvcc::{DeleteResponse, KvBytes, OpResponse, PutResponse, RangeResponse, TxnResponse},
+    mvcc::{
+        DeleteResponse, KvBytes, OpResponse, PutResponse, RangeChunk, RangeResponse, RangeTail, TxnResponse,
+    },
     server::Header,
     types::Revision,
     wire::{
@@ -53,6 +55,17 @@ fn raws(kvs: Vec<KvBytes>) -> Vec<RawKeyValue> {
 
 pub(super) fn range(header: Option<ResponseHeader>, found: RangeResponse) -> pb::RangeResponse {
     pb::RangeResponse { header, kvs: raws(found.kvs), more: found.more, count: found.count }
+}
+
+/// A part of a range. What is not a key-value comes with the last.
+pub(super) fn range_chunk(header: Header, chunk: RangeChunk) -> pb::RangeResponse {
+    let kvs = raws(chunk.kvs);
+    match chunk.tail {
+        Some(RangeTail { revision, more, count }) => {
+            pb::RangeResponse { header: at(header, revision), kvs, more, count }
+        }
+        None => pb::RangeResponse { kvs, ..Default::default() },
+    }
 }
 
 pub(super) fn put(header: Option<ResponseHeader>, done: PutResponse) -> pb::PutResponse {

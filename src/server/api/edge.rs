@@ -11,7 +11,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
-    codegen::{BoxFuture, Service, http},
+    codegen::{Body as HttpBody, BoxFuture, Service, StdError, http},
 };
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse,
@@ -22,7 +22,7 @@ use tonic_health::pb::{
 use super::{Api, Member, admit::cut, error};
 use crate::wire::etcdserverpb::{
     auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer,
+    maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 
 /// All services of a member, as one HTTP/2 service for any listener. A message over
@@ -30,6 +30,7 @@ use crate::wire::etcdserverpb::{
 #[derive(Clone, Debug)]
 pub struct Grpc<M> {
     kv: KvServer<Api<M>>,
+    watch: WatchServer<Api<M>>,
     lease: LeaseServer<Api<M>>,
     cluster: ClusterServer<Api<M>>,
     maintenance: MaintenanceServer<Api<M>>,
@@ -46,6 +47,7 @@ impl<M: Member> Grpc<M> {
         let api = std::sync::Arc::new(Api::new(member));
         Self {
             kv: KvServer::from_arc(api.clone()).max_decoding_message_size(max),
+            watch: WatchServer::from_arc(api.clone()).max_decoding_message_size(max),
             lease: LeaseServer::from_arc(api.clone()).max_decoding_message_size(max),
             cluster: ClusterServer::from_arc(api.clone()).max_decoding_message_size(max),
             maintenance: MaintenanceServer::from_arc(api.clone()).max_decoding_message_size(max),
@@ -54,9 +56,19 @@ impl<M: Member> Grpc<M> {
             message_bytes_max: max,
         }
     }
+
+    /// The same as a router's only route, for what takes routers.
+    pub fn into_router(self) -> axum::Router {
+        axum::Router::new().fallback_service(self)
+    }
 }
 
-impl<M: Member> Service<http::Request<Body>> for Grpc<M> {
+impl<M, B> Service<http::Request<B>> for Grpc<M>
+where
+    M: Member,
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Answer;
@@ -65,10 +77,11 @@ impl<M: Member> Service<http::Request<Body>> for Grpc<M> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
+    fn call(&mut self, request: http::Request<B>) -> Answer {
         let uri = request.uri().clone();
         let inner = match split(uri.path()).0 {
             "etcdserverpb.KV" => self.kv.call(request),
+            "etcdserverpb.Watch" => self.watch.call(request),
             "etcdserverpb.Lease" => self.lease.call(request),
             "etcdserverpb.Cluster" => self.cluster.call(request),
             "etcdserverpb.Maintenance" => self.maintenance.call(request),

@@ -1,6 +1,6 @@
 //! Keys and values.
 
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl<M: Member> Api<M> {
-    /// Admits, checks and reads a range, through the quorum unless it says otherwise.
-    async fn read(&self, request: Request<pb::RangeRequest>) -> Result<mvcc::RangeResponse, Refusal> {
+    /// Admits and checks a range, and makes sure that what is applied here may answer it.
+    async fn ready(&self, request: Request<pb::RangeRequest>) -> Result<mvcc::RangeRequest, Refusal> {
         let serializable = request.get_ref().serializable;
         let learner = if serializable { OnLearner::Serve } else { OnLearner::Refuse };
         admit(&self.member, request.metadata(), learner)?;
@@ -26,14 +26,15 @@ impl<M: Member> Api<M> {
         if !serializable {
             self.member.read_barrier().await?;
         }
-        self.member.range(&requests::range(request.into_inner())).await
+        Ok(requests::range(request.into_inner()))
     }
 }
 
 #[tonic::async_trait]
 impl<M: Member> Kv for Api<M> {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        let found = self.read(request).await?;
+        let request = self.ready(request).await?;
+        let found = self.member.range(&request).await?;
         let header = convert::at(self.member.header(), found.revision);
         Ok(Response::new(convert::range(header, found)))
     }
@@ -106,11 +107,14 @@ impl<M: Member> Kv for Api<M> {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let found = self.read(request).await?;
-        let header = convert::at(self.member.header(), found.revision);
-        let found = convert::range(header, found);
-        let chunks = Chunks { rest: Some(found), bytes_max: self.member.limits().range_chunk_bytes_max };
-        Ok(Response::new(stream::iter(chunks.map(Ok)).boxed()))
+        let request = self.ready(request).await?;
+        let chunks = self.member.range_chunks(request).await?;
+        let member = self.member.clone();
+        let messages = chunks.map(move |chunk| {
+            let range_response = Some(convert::range_chunk(member.header(), chunk?));
+            Ok(pb::RangeStreamResponse { range_response })
+        });
+        Ok(Response::new(messages.boxed()))
     }
 }
 
@@ -141,38 +145,9 @@ fn kind(request: &pb::TxnRequest) -> Kind {
     kind
 }
 
-/// Cuts a range's answer into parts whose sum it is. What is not a key-value is in the last.
-struct Chunks {
-    rest: Option<pb::RangeResponse>,
-    bytes_max: usize,
-}
-
-impl Iterator for Chunks {
-    type Item = pb::RangeStreamResponse;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut rest = self.rest.take()?;
-        let mut bytes = 0;
-        let whole = rest.kvs.iter().position(|kv| {
-            bytes += kv.0.len();
-            bytes > self.bytes_max
-        });
-        // A key-value that is larger than a chunk still makes one.
-        let split = whole.map_or(rest.kvs.len(), |at| at.max(1));
-        if split == rest.kvs.len() {
-            return Some(pb::RangeStreamResponse { range_response: Some(rest) });
-        }
-        let later = rest.kvs.split_off(split);
-        let chunk = pb::RangeResponse { kvs: std::mem::replace(&mut rest.kvs, later), ..Default::default() };
-        self.rest = Some(rest);
-        Some(pb::RangeStreamResponse { range_response: Some(chunk) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::RawKeyValue;
 
     fn op(request: request_op::Request) -> pb::RequestOp {
         pb::RequestOp { request: Some(request) }
@@ -192,31 +167,5 @@ mod tests {
         assert_eq!(of(vec![read(true)], vec![put()]), Kind::Write);
         let nested = op(request_op::Request::RequestTxn(pb::TxnRequest::default()));
         assert_eq!(of(vec![nested], vec![]), Kind::Write);
-    }
-
-    #[test]
-    fn chunks_add_up_and_end_with_the_rest() {
-        let kv = |n: usize| RawKeyValue(vec![7; n].into());
-        let sizes = [3, 3, 3, 20, 1];
-        let whole = pb::RangeResponse {
-            header: Some(pb::ResponseHeader::default()),
-            kvs: sizes.map(kv).to_vec(),
-            more: true,
-            count: 9,
-        };
-        let chunks: Vec<_> = Chunks { rest: Some(whole), bytes_max: 7 }
-            .map(|chunk| chunk.range_response.expect("each chunk has a response"))
-            .collect();
-        let lens: Vec<Vec<usize>> =
-            chunks.iter().map(|c| c.kvs.iter().map(|kv| kv.0.len()).collect()).collect();
-        assert_eq!(lens, [vec![3, 3], vec![3], vec![20], vec![1]]);
-        let rest: Vec<_> = chunks.iter().map(|c| (c.header.is_some(), c.more, c.count)).collect();
-        assert_eq!(rest, [(false, false, 0), (false, false, 0), (false, false, 0), (true, true, 9)]);
-    }
-
-    #[test]
-    fn an_empty_range_is_one_chunk() {
-        let chunks = Chunks { rest: Some(pb::RangeResponse::default()), bytes_max: 7 };
-        assert_eq!(chunks.count(), 1);
     }
 }

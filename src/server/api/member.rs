@@ -3,12 +3,14 @@
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 
+use super::WatchStream;
 use crate::{
     error::Refusal,
     membership,
-    mvcc::{RangeRequest, RangeResponse, TxnRequest, TxnResponse},
+    mvcc::{RangeChunk, RangeRequest, RangeResponse, TxnRequest, TxnResponse},
     server::{Header, LeaseInfo, Status},
     state::{Command, Reply},
     types::{LeaseId, NodeId, Revision},
@@ -25,8 +27,6 @@ pub struct Limits {
     pub quota_bytes_max: u64,
     /// Seconds that every lease gets at least.
     pub lease_ttl_min: i64,
-    /// The largest chunk of a range stream, before the key-value that goes over it.
-    pub range_chunk_bytes_max: usize,
     /// How many keep-alives of one stream are renewed together.
     pub keep_alive_batch_max: usize,
     /// After how long without a leader a stream that asked for one is cut.
@@ -51,7 +51,6 @@ impl Default for Limits {
             txn_ops_max: 128,
             quota_bytes_max: 2 * 1024 * 1024 * 1024,
             lease_ttl_min: 2,
-            range_chunk_bytes_max: 256 * 1024,
             keep_alive_batch_max: 1_000,
             leaderless_max: Duration::from_secs(3),
         }
@@ -119,6 +118,12 @@ pub trait Member: Clone + Send + Sync + 'static {
     /// Reads a range as it is applied here.
     fn range(&self, request: &RangeRequest) -> impl Future<Output = Result<RangeResponse, Refusal>> + Send;
 
+    /// Reads a range as it is applied here, part by part, all of one moment.
+    fn range_chunks(
+        &self,
+        request: RangeRequest,
+    ) -> impl Future<Output = Result<BoxStream<'static, Result<RangeChunk, Refusal>>, Refusal>> + Send;
+
     /// Runs a transaction of nothing but reads on what is applied here.
     fn read_txn(&self, request: &TxnRequest) -> impl Future<Output = Result<TxnResponse, Refusal>> + Send;
 
@@ -128,6 +133,9 @@ pub trait Member: Clone + Send + Sync + 'static {
 
     /// Returns when what a compaction to `revision` drops has been removed.
     fn compaction_finished(&self, revision: Revision) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Opens a stream of the watch hub.
+    fn open_watch(&self) -> impl Future<Output = Result<WatchStream, Refusal>> + Send;
 
     /// Renews leases, on the leader, wherever it is: the TTL granted for each, or 0 if it is not there.
     fn lease_renew(&self, ids: &[LeaseId]) -> impl Future<Output = Result<Vec<i64>, Refusal>> + Send;

@@ -32,10 +32,12 @@ mod quota;
 mod requests;
 mod urls;
 mod version;
+mod watch;
 
 #[cfg(not(madsim))]
 pub use edge::*;
 pub use member::*;
+pub use watch::*;
 
 /// The version of etcd's API that is served, as `Status` and `/version` tell it.
 pub const ETCD_VERSION: &str = "3.5.33";

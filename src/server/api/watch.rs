@@ -1,0 +1,206 @@
+//! Watches: one client's stream of requests and frames, between tonic and the hub.
+
+use std::{pin::pin, sync::Arc};
+
+use async_stream::stream;
+use futures_util::{
+    Stream,
+    stream::{BoxStream, StreamExt},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Api, Member,
+    admit::{OnLearner, admit, cut, wants_leader},
+    convert, error,
+};
+use crate::{
+    error::Refusal,
+    types::{KeyRange, Revision},
+    watch::{Create, Frame, StreamId, WatchEvent, WatchId, WatchRequest},
+    wire::{
+        RawKeyValue,
+        etcdserverpb::{
+            self as pb, ResponseHeader, watch_create_request::FilterType, watch_request::RequestUnion,
+            watch_server::Watch,
+        },
+        mvccpb,
+    },
+};
+
+/// How many requests of one stream may wait for the hub. Its client waits beyond that.
+const REQUESTS_MAX: usize = 64;
+
+/// How many frames are taken from the hub's queue at once.
+const FRAMES_MAX: usize = 64;
+
+/// What a stream tells the hub's task.
+#[derive(Debug)]
+pub enum WatchInput {
+    /// Its client asks for something.
+    Asked {
+        /// Which stream.
+        stream: StreamId,
+        /// For what.
+        request: WatchRequest,
+        /// Held until the hub has taken the request: while too many are held, the client waits.
+        taken: OwnedSemaphorePermit,
+    },
+    /// Its client took so many frames.
+    Drained(StreamId, usize),
+    /// It is gone; nothing of it follows.
+    Closed(StreamId),
+}
+
+/// One client's stream, as [`Member::open_watch`] gives it. Dropping it tells the hub.
+#[derive(Debug)]
+pub struct WatchStream {
+    id: StreamId,
+    hub: mpsc::UnboundedSender<WatchInput>,
+    frames: mpsc::UnboundedReceiver<Frame>,
+    requests: Arc<Semaphore>,
+}
+
+impl WatchStream {
+    /// The stream `id` of a hub whose task reads `hub`'s other end and sends this stream's frames to
+    /// `frames`' other end. The hub's credit bounds what waits there, and dropping that end ends the stream.
+    pub fn new(
+        id: StreamId,
+        hub: mpsc::UnboundedSender<WatchInput>,
+        frames: mpsc::UnboundedReceiver<Frame>,
+    ) -> Self {
+        Self { id, hub, frames, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+    }
+
+    fn tell(&self, input: WatchInput) {
+        // A hub that is gone drops the frames' other end too, which ends the stream.
+        let _ = self.hub.send(input);
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        self.tell(WatchInput::Closed(self.id));
+    }
+}
+
+#[tonic::async_trait]
+impl<M: Member> Watch for Api<M> {
+    type WatchStream = BoxStream<'static, Result<pb::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let cut = cut(&self.member, wants_leader(request.metadata()));
+        let watches = self.member.open_watch().await?;
+        Ok(Response::new(serve(self.member.clone(), watches, request.into_inner(), cut).boxed()))
+    }
+}
+
+/// What comes first.
+enum Step {
+    Cut(Refusal),
+    Asked(Option<Result<pb::WatchRequest, Status>>, OwnedSemaphorePermit),
+    Frames(usize),
+}
+
+/// Serves a stream until its client ends it, or drops what this returns.
+fn serve<M, R>(
+    member: M,
+    mut watches: WatchStream,
+    mut requests: R,
+    cut: impl Future<Output = Refusal> + Send + 'static,
+) -> impl Stream<Item = Result<pb::WatchResponse, Status>> + Send
+where
+    M: Member,
+    R: Stream<Item = Result<pb::WatchRequest, Status>> + Send + Unpin,
+{
+    stream! {
+        let mut cut = pin!(cut);
+        let mut frames = Vec::new();
+        loop {
+            let permits = watches.requests.clone();
+            let asked = async {
+                // The semaphore is never closed; if it were, no more requests would be read.
+                let Ok(taken) = permits.acquire_owned().await else { return std::future::pending().await };
+                Step::Asked(requests.next().await, taken)
+            };
+            let step = tokio::select! {
+                biased;
+                refusal = &mut cut => Step::Cut(refusal),
+                asked = asked => asked,
+                count = watches.frames.recv_many(&mut frames, FRAMES_MAX) => Step::Frames(count),
+            };
+            match step {
+                Step::Cut(refusal) => {
+                    yield Err(refusal.into());
+                    return;
+                }
+                Step::Asked(Some(Ok(request)), taken) => {
+                    if let Some(request) = asked_for(request) {
+                        watches.tell(WatchInput::Asked { stream: watches.id, request, taken });
+                    }
+                }
+                Step::Asked(Some(Err(status)), _) => {
+                    yield Err(error::from_transport(status, member.limits().message_bytes_max()));
+                    return;
+                }
+                Step::Asked(None, _) => return,
+                Step::Frames(0) => {
+                    yield Err(Refusal::Stopped.into());
+                    return;
+                }
+                Step::Frames(count) => {
+                    for frame in frames.drain(..) {
+                        yield Ok(response(&member, frame));
+                    }
+                    watches.tell(WatchInput::Drained(watches.id, count));
+                }
+            }
+        }
+    }
+}
+
+/// The request as the hub's; None if it asks for nothing.
+fn asked_for(request: pb::WatchRequest) -> Option<WatchRequest> {
+    Some(match request.request_union? {
+        RequestUnion::CreateRequest(create) => WatchRequest::Create(Create {
+            no_put: create.filters().any(|filter| filter == FilterType::Noput),
+            no_delete: create.filters().any(|filter| filter == FilterType::Nodelete),
+            start: Revision(create.start_revision),
+            progress_notify: create.progress_notify,
+            prev_kv: create.prev_kv,
+            watch_id: WatchId(create.watch_id),
+            fragment: create.fragment,
+            range: KeyRange::from_wire(create.key, create.range_end),
+        }),
+        RequestUnion::CancelRequest(cancel) => WatchRequest::Cancel { id: WatchId(cancel.watch_id) },
+        RequestUnion::ProgressRequest(_) => WatchRequest::Progress,
+    })
+}
+
+fn response<M: Member>(member: &M, frame: Frame) -> pb::WatchResponse {
+    let header: Option<ResponseHeader> = convert::at(member.header(), frame.revision);
+    pb::WatchResponse {
+        header,
+        watch_id: frame.watch_id.0,
+        created: frame.created,
+        canceled: frame.canceled,
+        compact_revision: frame.compact_revision.0,
+        cancel_reason: frame.cancel_reason.into_owned(),
+        fragment: frame.fragment,
+        events: frame.events.into_iter().map(event).collect(),
+    }
+}
+
+fn event(event: WatchEvent) -> mvccpb::Event {
+    let kind = if event.deleted { mvccpb::event::EventType::Delete } else { mvccpb::event::EventType::Put };
+    mvccpb::Event {
+        r#type: kind as i32,
+        kv: Some(RawKeyValue(event.kv.0)),
+        prev_kv: event.prev_kv.map(|kv| RawKeyValue(kv.0)),
+    }
+}
