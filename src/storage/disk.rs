@@ -24,7 +24,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
 
-    /// Makes a directory with mode 0700, and those above it. Nothing happens if it is there.
+    /// Makes a directory with mode 0700, and those above it. Nothing happens if it is there. The names that it
+    /// makes are durable on return.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
     /// The names in a directory, sorted. A missing directory is `NotFound`.
@@ -76,4 +77,13 @@ pub trait DiskFile: Send + 'static {
 
     /// Takes the file's exclusive lock; false if another holder has it.
     fn try_lock(&mut self) -> io::Result<bool>;
+}
+
+/// A file's bytes from its start to its end.
+pub fn read_all<F: DiskFile>(file: &F) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let n = file.read_at(0, &mut bytes)?;
+    bytes.truncate(n);
+    Ok(bytes)
 }

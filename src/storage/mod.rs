@@ -3,11 +3,17 @@
 mod backend;
 mod disk;
 mod mem;
+mod mem_disk;
+#[cfg(not(madsim))]
+mod os_disk;
 #[cfg(not(any(madsim, fuzzing)))]
 mod rocks;
 
 pub use backend::*;
 pub use disk::*;
 pub use mem::MemBackend;
+pub use mem_disk::{EIO, ENOSPC, MemDisk, MemFile, SECTOR};
+#[cfg(not(madsim))]
+pub use os_disk::{OsDisk, OsFile};
 #[cfg(not(any(madsim, fuzzing)))]
 pub use rocks::{RocksBackend, RocksOptions};
