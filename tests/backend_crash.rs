@@ -19,6 +19,7 @@ use kontiki::{
 };
 
 const CHILD: &str = "KONTIKI_BACKEND_CRASH_DIR";
+const REPLACER: &str = "KONTIKI_BACKEND_REPLACE_DIR";
 
 /// Small enough that RocksDB flushes by itself, column families at different times if it were not atomic.
 const OPTIONS: RocksOptions = RocksOptions {
@@ -102,12 +103,38 @@ fn expected(n: u64) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
     model.into_iter().map(|((table, key), value)| (table, key, value)).collect()
 }
 
+/// A child that replaces all tables, again and again, each time with rows of its own number.
+#[test]
+fn replacer() {
+    let Some(dir) = std::env::var_os(REPLACER) else { return };
+    let backend = RocksBackend::open(Path::new(&dir), &OPTIONS).unwrap();
+    let mut out = std::io::stdout();
+    for round in applied(&backend) + 1.. {
+        backend.replace(&mut replacement(round).into_iter().map(Ok)).unwrap();
+        writeln!(out, "flushed {round}").unwrap();
+        out.flush().unwrap();
+    }
+}
+
+/// What round `round` puts: the applied index last.
+fn replacement(round: u64) -> Vec<Batch> {
+    let row = |n: u64| {
+        let mut batch = Batch::default();
+        batch.put(Table::Rev, number(round * 1000 + n), vec![round as u8; 2000]);
+        batch.put(Table::Lease, number(round), number(n));
+        batch
+    };
+    let mut last = Batch::default();
+    last.put(Table::Meta, "applied", number(round));
+    (0..100).map(row).chain([last]).collect()
+}
+
 /// Runs a child until it said `flushes` times that it flushed and then for `spin` turns more; kills it.
 /// Returns the last flush that it said.
-fn run_and_kill(dir: &Path, flushes: usize, spin: u32) -> u64 {
+fn run_and_kill(test: &str, variable: &str, dir: &Path, flushes: usize, spin: u32) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, dir)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(variable, dir)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -145,7 +172,7 @@ fn a_killed_process_leaves_a_prefix() {
     let mut ahead_of_flush = 0;
     for round in 0..8u32 {
         // The moment differs by the machine's own noise; the rounds spread it over about a flush's time.
-        let flushed = run_and_kill(dir.path(), 1 + round as usize % 3, round * 400_000);
+        let flushed = run_and_kill("child", CHILD, dir.path(), 1 + round as usize % 3, round * 400_000);
         let backend = RocksBackend::open(dir.path(), &OPTIONS).unwrap();
         let survived = applied(&backend);
         assert!(survived >= flushed, "round {round}: flushed {flushed}, but only {survived} survived");
@@ -153,4 +180,27 @@ fn a_killed_process_leaves_a_prefix() {
         ahead_of_flush += usize::from(survived > flushed);
     }
     println!("{ahead_of_flush} of 8 rounds kept more than was flushed");
+}
+
+#[test]
+fn a_replace_that_was_cut_short_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cut = 0;
+    for round in 0..8u32 {
+        let said = run_and_kill("replacer", REPLACER, dir.path(), 1, round * 150_000);
+        let backend = RocksBackend::open(dir.path(), &OPTIONS).unwrap();
+        let found = applied(&backend);
+        if found == 0 {
+            cut += 1;
+            // Without an applied index: nothing of before the replacement, which took part of its own.
+            let lease = contents(&backend).into_iter().filter(|(table, ..)| *table == Table::Lease);
+            assert!(lease.count() <= 1, "round {round}: rows of two replacements");
+        } else {
+            assert!(found >= said, "round {round}: said {said}, found {found}");
+            let rows = contents(&backend);
+            assert_eq!(rows.len(), 102, "round {round}: 100 revisions, a lease and the applied index");
+            assert!(rows.iter().all(|(table, key, _)| *table != Table::Lease || **key == *number(found)));
+        }
+    }
+    println!("{cut} of 8 replacements were cut short");
 }
