@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use kontiki::{
     cli::{
         Role, role,
-        server::{Note, Start, Stop, parse},
+        server::{Note, Start, Stop, parse, rfc3339},
     },
     server::{
         config::{AutoCompaction, Config, ConfigError, InitialState},
@@ -456,5 +456,39 @@ fn the_name_decides_the_role() {
         let args: Vec<String> = line.split_whitespace().map(String::from).collect();
         let (role, left) = role(&args);
         assert_eq!((role, left.len()), (expected, rest), "{line}");
+    }
+}
+
+#[test]
+fn a_stop_says_so_where_etcd_does() {
+    let output = |line: &str| run(line).unwrap_err().output(1_795_226_710_824);
+    let (out, err) = output("--version");
+    assert!(out.starts_with("etcd Version: ") && err.is_empty());
+    let (out, err) = output("--bogus");
+    assert!(out.is_empty() && err.starts_with("flag provided but not defined: -bogus\nUsage:\n"));
+    let (out, err) = output("--election-timeout 0");
+    assert_eq!(out, "");
+    assert_eq!(
+        err,
+        concat!(
+            r#"{"level":"warn","ts":"2026-11-21T02:05:10.824Z","msg":"failed to verify flags","#,
+            r#""error":"--election-timeout must be >0 (set to 0ms)"}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn times_are_utc() {
+    for (seconds, text) in [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (951_782_400, "2000-02-29T00:00:00.000Z"),
+        (951_868_799, "2000-02-29T23:59:59.000Z"),
+        (951_868_800, "2000-03-01T00:00:00.000Z"),
+        (1_704_067_199, "2023-12-31T23:59:59.000Z"),
+        (1_709_164_800, "2024-02-29T00:00:00.000Z"),
+        (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+    ] {
+        assert_eq!(rfc3339(seconds * 1_000), text);
     }
 }

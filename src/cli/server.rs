@@ -82,6 +82,34 @@ impl Stop {
             Self::Refuse(_) => 1,
         }
     }
+
+    /// What goes to stdout, and what to stderr, at a wall-clock time in milliseconds since 1970.
+    pub fn output(&self, unix_millis: u64) -> (String, String) {
+        match self {
+            Self::Say(text) => (text.clone(), String::new()),
+            Self::Usage(text) => (String::new(), text.clone()),
+            Self::Refuse(notes) => {
+                let time = rfc3339(unix_millis);
+                (String::new(), notes.iter().map(|note| note.line(&time) + "\n").collect())
+            }
+        }
+    }
+}
+
+/// A time as etcd's log has it: UTC, to the millisecond.
+pub fn rfc3339(unix_millis: u64) -> String {
+    let (seconds, millis) = (unix_millis / 1_000, unix_millis % 1_000);
+    let (days, clock) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, in eras of 400, so that a leap day is the last of its year.
+    let day = days + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let march = (5 * day + 2) / 153;
+    let (month, day) = (if march < 10 { march + 3 } else { march - 9 }, day - (153 * march + 2) / 5 + 1);
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (clock / 3_600, clock / 60 % 60, clock % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
 /// Reads the arguments (without the program's name) and the environment.
