@@ -103,7 +103,7 @@ impl Raft {
     pub(super) fn receive_vote(&mut self, from: NodeId, term: Term, pre: bool, last: LogId) {
         let free = self.vote.is_none() && self.leader().is_none();
         let may = self.vote == Some(from) || free || (pre && term > self.term);
-        if !may || last < self.log.last() {
+        if !may || last < self.log_to_match() {
             return self.send(from, Body::VoteReply { pre, granted: false });
         }
         if pre {
@@ -112,6 +112,26 @@ impl Raft {
         self.vote = Some(from);
         self.elapsed = 0;
         self.send_when_durable(from, Index(0), Body::VoteReply { pre, granted: true });
+    }
+
+    /// The log that a candidate's must not be behind.
+    ///
+    /// A voter's whole log may be what a commit rests on. That of a member that votes no more, and has no change
+    /// in its log that could make it vote again, is not; beyond what it knows committed it may even hold entries
+    /// that nobody else will ever see, from when it led. Asked it is only by a candidate that has the change in
+    /// its log but does not know it committed, and may have to have this vote. To give it is safe: such a
+    /// candidate is one configuration behind, and its quorum without this member still overlaps every quorum of
+    /// the new configuration, as a change takes the vote from one member at most, or from members of an outgoing
+    /// half.
+    fn log_to_match(&self) -> LogId {
+        let last = self.log.last();
+        let commit = self.log.commit();
+        let votes = self.members.is_voter(self.config.id) || self.members.members().next().is_none();
+        let may_come_to_vote = !self.log.changes(self.log.applied(), last.index).is_empty();
+        if votes || may_come_to_vote {
+            return last;
+        }
+        LogId { term: self.log.term_at(commit).unwrap_or(last.term), index: commit }
     }
 
     pub(super) fn propose(&mut self, payloads: Vec<Payload>) -> Result<(), StepError> {

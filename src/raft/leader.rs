@@ -32,6 +32,8 @@ pub(super) struct Leader {
     /// No change of the configuration is proposed before this entry is applied: the last change, or what the
     /// log ended with when this member was elected, as there may be changes in it.
     last_change: Index,
+    /// If it votes no more: its last entry.
+    farewell: Option<Index>,
     since_heartbeat: u64,
     since_quorum: u64,
 }
@@ -63,6 +65,7 @@ impl Raft {
             rounds: Rounds::default(),
             transfer: None,
             last_change: last,
+            farewell: None,
             since_heartbeat: 0,
             since_quorum: 0,
         }));
@@ -227,12 +230,19 @@ impl Raft {
         if leader.transfer.as_ref().is_some_and(|transfer| !self.members.is_voter(transfer.target)) {
             leader.transfer = None;
         }
+        // A leader that votes no more leads on until a quorum of the new configuration holds an entry that it
+        // appended only now (thesis section 4.2.2 has it step down at once, but there a change takes effect when
+        // it is appended). With that entry comes the commit index: so each member that can win the next election
+        // knows that the change is committed, and does not wait for the vote of one that may be switched off.
+        let votes = self.members.is_voter(own);
+        if votes {
+            leader.farewell = None;
+        } else if leader.farewell.is_none() {
+            leader.farewell = Some(next);
+            self.append_own(Payload::Empty);
+        }
         // A smaller quorum may have been reached already.
         self.advance_commit();
-        if !self.members.is_voter(own) {
-            self.send_appends();
-            self.follow(self.term, None);
-        }
     }
 
     /// Commits what a quorum holds durably, if it is of this term (Raft section 5.4.2, figure 8).
@@ -249,6 +259,10 @@ impl Raft {
             self.log.commit_to(index);
         }
         self.confirm_reads();
+        if matches!(&self.role, Role::Leader(leader) if leader.farewell.is_some_and(|last| last <= index)) {
+            self.send_appends();
+            self.follow(self.term, None);
+        }
     }
 
     /// Opens a round for the reads that wait, unless one is under way (the next heartbeat opens the next).
