@@ -258,6 +258,11 @@ fn each_refusal_has_its_reason() {
         ),
         ("no context", single(ChangeKind::AddVoter, nobody, ""), Refusal::BadMemberUrls),
         ("not JSON", single(ChangeKind::Update, a, "{"), Refusal::BadMemberUrls),
+        (
+            "a promotion to learner",
+            single(ChangeKind::AddLearner, learner, &format!(r#"{{"id":{},"isPromote":true}}"#, learner.0)),
+            Refusal::MemberNotLearner,
+        ),
         ("several steps", joint, Refusal::NotCapable),
     ];
     for (what, change, refusal) in cases {

@@ -341,7 +341,14 @@ impl Roster {
         match step.kind {
             ChangeKind::AddVoter | ChangeKind::AddLearner => {
                 let (member, promote) = self.context(id, context)?;
-                if promote { self.promotion(id) } else { self.addition(member, step.kind, learners_max) }
+                match (promote, step.kind) {
+                    (false, kind) => self.addition(member, kind, learners_max),
+                    (true, ChangeKind::AddVoter) => self.promotion(id),
+                    // Raft would make a learner of who is a voter here.
+                    (true, ChangeKind::AddLearner | ChangeKind::Remove | ChangeKind::Update) => {
+                        Err(Refusal::MemberNotLearner)
+                    }
+                }
             }
             ChangeKind::Remove => {
                 self.members.get(&id).ok_or(Refusal::MemberNotFound)?;
