@@ -8,6 +8,7 @@ mod mem_disk;
 mod os_disk;
 #[cfg(not(any(madsim, fuzzing)))]
 mod rocks;
+pub mod wal;
 
 pub use backend::*;
 pub use disk::*;
