@@ -317,3 +317,28 @@ async fn a_removed_member_is_told() {
         node.end().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_falls_silent_is_disconnected() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let patience = std::time::Duration::from_millis(300);
+    let one = Node::start_with(1, CLUSTER, 0, dir.path(), patience).await;
+    // It takes both streams and then says nothing, as a machine without power does.
+    let silent = listen(0).await;
+    one.peers.add_peer(NodeId(2), vec![format!("http://{}", silent.local_addr().expect("it is bound"))]);
+    let answering = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let (mut stream, _) = silent.accept().await.expect("it dials");
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nX-Etcd-Cluster-Id: {CLUSTER}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.expect("it reads");
+            held.push(stream);
+        }
+    });
+    one.connected(2).await;
+    eventually("disconnected", || one.peers.active_since(NodeId(2)).is_none()).await;
+    answering.abort();
+    one.end().await;
+}

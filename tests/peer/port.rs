@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kontiki::{
     error::Refusal,
+    raft::{Body, Message},
     runtime::PeerNet,
     server::peer::{ClientError, cluster_members, lease_info_on, promote_on, renew_lease_on, version_of},
-    types::{LeaseId, NodeId},
+    types::{Index, LeaseId, NodeId, Term},
 };
 
-use crate::support::{CLUSTER, Node, raw};
+use crate::support::{CLUSTER, Node, raw, raw_bytes};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -40,7 +42,11 @@ async fn refusals_have_etcds_statuses_and_texts() {
         (stream, ("X-Min-Cluster-Version", "3.6.0"), 412, "incompatible version"),
         (stream, ("X-Etcd-Cluster-ID", "c2"), 412, "cluster ID mismatch"),
         (stream, ("X-Raft-To", "3"), 412, "to field mismatch"),
+        ("GET /raft/stream", good, 404, "invalid path"),
+        ("GET /raft/stream/message", good, 404, "invalid path"),
+        ("GET /raft/stream/message/2/3", good, 404, "invalid path"),
         ("GET /raft/stream/nonsense/2", good, 404, "invalid path"),
+        ("GET /raft/stream/message/", good, 404, "invalid from"),
         ("GET /raft/stream/message/xyz", good, 404, "invalid from"),
         ("GET /raft/stream/message/5", good, 404, "error sender not found"),
         ("GET /raft/stream/msgapp/7", good, 410, "removed member"),
@@ -49,6 +55,12 @@ async fn refusals_have_etcds_statuses_and_texts() {
         ("GET /raft/snapshot", good, 405, "Method Not Allowed"),
         ("POST /raft", ("X-Etcd-Cluster-ID", "c2"), 412, "cluster ID mismatch"),
         ("POST /raft", good, 400, "error unmarshalling raft message"),
+        ("POST /raft/snapshot", good, 400, "failed to decode raft message (unexpected EOF)"),
+        ("POST /members/promote/", good, 404, "member  not found in cluster"),
+        ("POST /members/promote/abc", good, 404, "member abc not found in cluster"),
+        ("POST /members/promote/5000", good, 404, "membership: ID not found"),
+        ("GET /raft/", good, 404, "404 page not found"),
+        ("GET /leases/x", good, 404, "404 page not found"),
         ("GET /leases", good, 405, "Method Not Allowed"),
         ("GET /leases/internal", good, 405, "Method Not Allowed"),
         ("GET /members/promote/1", good, 405, "Method Not Allowed"),
@@ -57,7 +69,8 @@ async fn refusals_have_etcds_statuses_and_texts() {
         ("GET /metrics", good, 404, "404 page not found"),
     ];
     for (start, (name, value), status, text) in cases {
-        let body = if start.starts_with("POST /raft") { "rubbish" } else { "" };
+        let body =
+            if *start == "POST /raft" || start.starts_with("POST /raft/stream") { "rubbish" } else { "" };
         let answer = raw(one.address, start, &headers(name, value), body).await;
         assert_eq!(
             (answer.status, answer.body.as_str()),
@@ -102,8 +115,11 @@ async fn what_members_tell_each_other_is_read_back() {
     let downgrade = raw(one.address, "GET /downgrade/enabled", &[], "").await;
     assert_eq!((downgrade.status, downgrade.body.as_str()), (200, "false"));
     let hash = raw(one.address, "GET /members/hashkv", &[], r#"{"revision":5}"#).await;
-    let header = r#"{"cluster_id":0,"member_id":0,"revision":0,"raft_term":0}"#;
-    assert_eq!(hash.body, format!(r#"{{"header":{header},"hash":12,"compact_revision":5}}"#));
+    assert_eq!(hash.body, r#"{"header":{"revision":7},"hash":12,"compact_revision":5}"#);
+    let hash = raw(one.address, "GET /members/hashkv", &[], "{}").await;
+    assert_eq!(hash.body, r#"{"header":{"revision":7},"hash":12}"#);
+    let hash = raw(one.address, "GET /members/hashkv", &[], r#"{"revision":9}"#).await;
+    assert_eq!((hash.status, hash.body.as_str()), (400, "mvcc: required revision is a future revision\n"));
 
     // The first URL leads nowhere.
     let urls = ["http://127.0.0.1:9".to_owned(), one.url()];
@@ -134,4 +150,34 @@ async fn what_members_tell_each_other_is_read_back() {
     let refused = lease_info_on(&urls, LeaseId(1), false, LIMIT).await;
     assert!(matches!(refused, Err(ClientError::Refused(Refusal::LeaseNotFound))));
     one.end().await;
+}
+
+/// A body that etcd 3.5.1 posted: a heartbeat to 67e3df23a87b4c18.
+const ETCD_POST: &[u8] = b"\x08\x08\x10\x98\x98\xed\xc3\xba\xe4\xf7\xf1\x67\x18\x9f\xc3\x8d\xc6\xa1\xb8\xd1\xa2\x37\x20\x02\x28\x00\x30\x00\x40\
+    \x00\x4a\x0a\x12\x08\x0a\x02\x28\x00\x10\x00\x18\x00\x50\x00\x58\x00\x62\x08\x61\x9f\xa1\xfb\xa9\x90\x54\x05";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_etcd_posts_is_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut node = Node::start(0x67e3_df23_a87b_4c18, CLUSTER, 0, dir.path()).await;
+    let answer = raw_bytes(node.address, "POST /raft", &headers("X-Raft-To", ""), ETCD_POST).await;
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    assert!(answer.has("X-Etcd-Cluster-Id: c1"));
+    let message = node.message().await;
+    let context = Bytes::from_static(b"\x61\x9f\xa1\xfb\xa9\x90\x54\x05");
+    let body = Body::Heartbeat { commit: Index(0), context, state: None };
+    let from = NodeId(0x3745_45c2_18c3_619f);
+    assert_eq!(message, Message { from, to: NodeId(0x67e3_df23_a87b_4c18), term: Term(2), body });
+
+    // The same, to a member that is not the one it is for.
+    let mut other = Node::start(1, CLUSTER, 0, dir.path()).await;
+    let answer = raw_bytes(other.address, "POST /raft", &headers("X-Raft-To", ""), ETCD_POST).await;
+    assert_eq!((answer.status, answer.body.as_str()), (412, "to field mismatch\n"));
+    assert!(other.events.try_recv().is_err());
+    // And from one that was removed.
+    other.peers.set_removed([from]);
+    let answer = raw_bytes(other.address, "POST /raft", &headers("X-Raft-To", ""), ETCD_POST).await;
+    assert_eq!(answer.status, 403);
+    node.end().await;
+    other.end().await;
 }

@@ -13,7 +13,7 @@ use kontiki::{
     raft::Message,
     runtime::{PeerEvent, PeerNet},
     server::{
-        Header, LeaseInfo,
+        LeaseInfo,
         http::Versions,
         listen::{ServeOptions, serve},
         metrics::Metrics,
@@ -77,7 +77,10 @@ impl PeerService for Answers {
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Refusal> {
-        Ok(HashKv { header: Header::default(), hash: 12, compact_revision: revision })
+        match revision.0 {
+            9 => Err(Refusal::FutureRevision),
+            _ => Ok(HashKv { hash: 12, revision: Revision(7), compact_revision: revision }),
+        }
     }
 
     async fn downgrade_enabled(&self) -> Result<bool, Refusal> {
@@ -102,6 +105,11 @@ pub async fn listen(port: u16) -> TcpListener {
 impl Node {
     /// Port 0 is any.
     pub async fn start(id: u64, cluster: ClusterId, port: u16, dir: &Path) -> Self {
+        Self::start_with(id, cluster, port, dir, Duration::from_secs(5)).await
+    }
+
+    /// `link` is how long a silent link is waited for.
+    pub async fn start_with(id: u64, cluster: ClusterId, port: u16, dir: &Path, link: Duration) -> Self {
         let listener = listen(port).await;
         let address = listener.local_addr().expect("it is bound");
         let start = StdInstant::now();
@@ -111,6 +119,7 @@ impl Node {
             peer_urls: vec![format!("http://{address}")],
             server_version: "3.5.1".into(),
             dial_timeout: Duration::from_secs(2),
+            link_timeout: link,
             snapshot_dir: dir.to_owned(),
             takes_etcd_snapshots: false,
             now: Arc::new(move || Instant(1 + start.elapsed().as_millis() as u64)),
@@ -189,6 +198,11 @@ impl Raw {
 
 /// Sends `head` lines and a body over a connection of its own and reads the whole answer.
 pub async fn raw(address: SocketAddr, start: &str, headers: &[(&str, &str)], body: &str) -> Raw {
+    raw_bytes(address, start, headers, body.as_bytes()).await
+}
+
+/// [`raw`] with a body that is no text.
+pub async fn raw_bytes(address: SocketAddr, start: &str, headers: &[(&str, &str)], body: &[u8]) -> Raw {
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     let mut text = format!("{start} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -201,8 +215,8 @@ pub async fn raw(address: SocketAddr, start: &str, headers: &[(&str, &str)], bod
         text.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     text.push_str("\r\n");
-    text.push_str(body);
-    stream.write_all(text.as_bytes()).await.expect("it reads");
+    let bytes = [text.as_bytes(), body].concat();
+    stream.write_all(&bytes).await.expect("it reads");
     let mut bytes = Vec::new();
     let reading = stream.read_to_end(&mut bytes);
     tokio::time::timeout(PATIENCE, reading).await.expect("it answers").expect("it answers whole");

@@ -120,7 +120,7 @@ impl Answer {
 
 async fn ask(url: &str, method: Method, path: &str, body: Bytes, timeout: Duration) -> io::Result<Answer> {
     let exchange = async {
-        let mut connection = Connection::open(url, timeout).await?;
+        let mut connection = Connection::open_within(url, timeout, timeout).await?;
         let kind = (!body.is_empty()).then_some("application/protobuf");
         let request = dial::request(method, path, HeaderMap::new(), kind, Body::from(body));
         let (head, body) = connection.send(request, timeout).await?.into_parts();

@@ -26,9 +26,6 @@ pub(super) const KONTIKI: HeaderName = HeaderName::from_static("x-kontiki-snapsh
 /// The oldest cluster that this version can be part of.
 pub(super) const MIN_CLUSTER_VERSION: &str = "3.0.0";
 
-/// Reads and writes of a link wait this long at most (`--raft-read-timeout`, `--raft-write-timeout`).
-pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What this member shows in each request.
 pub(super) fn own_headers(local: &Local) -> HeaderMap {
     let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
@@ -85,8 +82,17 @@ fn invalid(text: String) -> io::Error {
 }
 
 impl Connection {
-    /// Opens one to a peer URL, within `timeout`.
-    pub(super) async fn open(url: &str, timeout: Duration) -> io::Result<Self> {
+    /// Opens one to a peer URL, for a link.
+    pub(super) async fn open(url: &str, local: &Local) -> io::Result<Self> {
+        Self::open_within(url, local.dial_timeout, local.link_timeout).await
+    }
+
+    /// Opens one to a peer URL within `timeout`; a write may then wait for `write_timeout`.
+    pub(super) async fn open_within(
+        url: &str,
+        timeout: Duration,
+        write_timeout: Duration,
+    ) -> io::Result<Self> {
         let uri: Uri = url.parse().map_err(|error| invalid(format!("{url}: {error}")))?;
         if uri.scheme_str() != Some("http") {
             return Err(invalid(format!("{url}: peers are reached over http alone")));
@@ -98,7 +104,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new()
             .title_case_headers(true)
-            .handshake(TimedIo::new(stream, Some(LINK_TIMEOUT)))
+            .handshake(TimedIo::new(stream, Some(write_timeout)))
             .await
             .map_err(io::Error::other)?;
         let authority = HeaderValue::from_str(authority.as_str()).map_err(io::Error::other)?;

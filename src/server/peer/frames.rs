@@ -281,13 +281,18 @@ mod tests {
     const FROM: NodeId = NodeId(0x3745_45c2_18c3_619f);
     const TO: NodeId = NodeId(0x67e3_df23_a87b_4c18);
 
-    /// A stream of etcd 3.5.1, as hex: see `tests/fixtures`' origin in the contract.
-    const ETCD_MESSAGES: &str = "000000000000001e08081000180020002800300040004a0a12080a02280010001800500058\
-        00000000000000002f08111098 98edc3bae4f7f167189fc38dc6a1b8d1a2372003280230e62b40004a0a12080a022800100018\
-        0050005800000000000000002f0805109898edc3bae4f7f167189fc38dc6a1b8d1a2372003280230e62b40004a0a12080a0228\
-        00100018005000 5800";
-    const ETCD_APPENDS: &str = "0000020000000000000039080310 9898edc3bae4f7f167189fc38dc6a1b8d1a2372003280230\
-        e62b3a070800100318e72b40e62b4a0a12080a0228001000180050005800010000000000000000 00000000000015e7";
+    /// What etcd 3.5.1 sent down its streams, in hex.
+    const ETCD_MESSAGES: &str = "000000000000001e08081000180020002800300040004a0a12080a0228001000180050005800000000000000001e0808\
+        1000180020002800300040004a0a12080a0228001000180050005800000000000000002f0811109898edc3bae4f7f167\
+        189fc38dc6a1b8d1a2372003280230e62b40004a0a12080a0228001000180050005800000000000000002f0805109898\
+        edc3bae4f7f167189fc38dc6a1b8d1a2372003280230e62b40004a0a12080a0228001000180050005800";
+    const ETCD_APPENDS: &str = "00000200000000000000390803109898edc3bae4f7f167189fc38dc6a1b8d1a2372003280230e62b3a070800100318e7\
+        2b40e62b4a0a12080a02280010001800500058000200000000000000ea0803109898edc3bae4f7f167189fc38dc6a1b8\
+        d1a2372003280230e62b3a070800100318e72b3a1e0800100318e82b221522060a0170120131a2060a08e8d3c1ccbabf\
+        e8cf613a8e010800100318e92b2284010881beffcdbabfa88c4c12035055541a262f302f6d656d626572732f36376533\
+        6466323361383762346331382f6174747269627574657322347b226e616d65223a2242222c22636c69656e7455524c73\
+        223a5b22687474703a2f2f3132372e302e302e313a3335333839225d7d28003200380048005000580060006800700078\
+        0080010040e62b4a0a12080a022800100018005000580001000000000000000000000000000015e9";
 
     fn bytes_of(hex: &str) -> Vec<u8> {
         let digits: Vec<char> = hex.chars().filter(|digit| !digit.is_whitespace()).collect();
@@ -324,28 +329,54 @@ mod tests {
         Message { from: FROM, to: TO, term: Term(term), body }
     }
 
-    #[test]
-    fn etcds_message_stream_is_read() {
-        for chunk in [1, 5, 1000] {
-            let frames = read_all(StreamKind::Message, &bytes_of(ETCD_MESSAGES), chunk);
-            assert_eq!(frames, [Frame::Heartbeat, Frame::Message(vote(true)), Frame::Message(vote(false))]);
+    /// Writes frames as etcd 3.5 would: with the empty snapshot that it puts into each whole message.
+    fn write_as_etcd(kind: StreamKind, frames: &[Frame]) -> BytesMut {
+        let mut writer = FrameWriter::new(kind);
+        let mut all = BytesMut::new();
+        for frame in frames {
+            let mut out = BytesMut::new();
+            match frame {
+                Frame::Heartbeat => writer.heartbeat(&mut out),
+                Frame::Message(message) => writer.message(message, &mut out),
+                Frame::Ignored => unreachable!("etcd sends none"),
+            }
+            let head = usize::from(kind == StreamKind::Append);
+            if out.len() > head && (head == 0 || out[0] == FULL_MESSAGE) {
+                let mut wire = raftpb::Message::decode(&out[head + 8..]).expect("it was just written");
+                wire.snapshot = Some(raftpb::Snapshot::default());
+                out.truncate(head);
+                put_framed(&wire, &mut out);
+            }
+            all.extend_from_slice(&out);
         }
+        all
     }
 
     #[test]
-    fn etcds_append_stream_is_read_and_short_frames_continue_full_ones() {
-        let full = append(3, (2, 5606), 1, 5606);
-        let short = append(3, (3, 5607), 0, 5607);
+    fn etcds_message_stream_is_read_and_written() {
+        let (beat, votes) = (Frame::Heartbeat, [Frame::Message(vote(true)), Frame::Message(vote(false))]);
+        let expected = [vec![beat.clone(), beat], votes.to_vec()].concat();
         for chunk in [1, 5, 1000] {
-            let frames = read_all(StreamKind::Append, &bytes_of(ETCD_APPENDS), chunk);
-            let expected = [
-                Frame::Heartbeat,
-                Frame::Heartbeat,
-                Frame::Message(full.clone()),
-                Frame::Message(short.clone()),
-            ];
-            assert_eq!(frames, expected);
+            assert_eq!(read_all(StreamKind::Message, &bytes_of(ETCD_MESSAGES), chunk), expected);
         }
+        assert_eq!(write_as_etcd(StreamKind::Message, &expected), bytes_of(ETCD_MESSAGES));
+    }
+
+    #[test]
+    fn etcds_append_stream_is_read_and_written() {
+        let frames = read_all(StreamKind::Append, &bytes_of(ETCD_APPENDS), 1000);
+        for chunk in [1, 5] {
+            assert_eq!(read_all(StreamKind::Append, &bytes_of(ETCD_APPENDS), chunk), frames);
+        }
+        // Two signs of life, an append, the same with two more entries, and a short frame that commits them.
+        assert_eq!(frames[..2], [Frame::Heartbeat, Frame::Heartbeat]);
+        assert_eq!(frames[2], Frame::Message(append(3, (2, 5606), 1, 5606)));
+        let Frame::Message(Message { body: Body::Append { prev, entries, .. }, .. }) = &frames[3] else {
+            panic!("{:?} is no append", frames[3]);
+        };
+        assert_eq!((prev.index, entries.len(), entries[2].index), (Index(5606), 3, Index(5609)));
+        assert_eq!(frames[4..], [Frame::Message(append(3, (3, 5609), 0, 5609))]);
+        assert_eq!(write_as_etcd(StreamKind::Append, &frames), bytes_of(ETCD_APPENDS));
     }
 
     #[test]

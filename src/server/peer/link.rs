@@ -201,8 +201,9 @@ impl Peer {
         }
     }
 
-    pub(super) fn set_kontiki(&self) {
-        self.kontiki.store(true, Ordering::Relaxed);
+    /// Whether it says, newest, that it takes our snapshots.
+    pub(super) fn set_kontiki(&self, kontiki: bool) {
+        self.kontiki.store(kontiki, Ordering::Relaxed);
     }
 
     pub(super) fn is_kontiki(&self) -> bool {

@@ -71,6 +71,9 @@ pub struct Local {
     pub server_version: String,
     /// How long opening a connection may take: a second and an election timeout, as in etcd.
     pub dial_timeout: Duration,
+    /// How long a link's read or write waits at most: etcd's `--raft-read-timeout`, 5 s and no less, since the
+    /// other end says only every 5 s / 3 that it lives.
+    pub link_timeout: Duration,
     /// Where received snapshots' bodies are kept; it exists.
     pub snapshot_dir: PathBuf,
     /// Whether a body that etcd sends (a bbolt file) is taken too, as `INDEX.snap.db`; else it is refused.

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Shared,
-    dial::{self, Connection, LINK_TIMEOUT},
+    dial::{self, Connection},
     link::{Parcel, Peer},
     receive::body_text,
 };
@@ -55,13 +55,13 @@ async fn work(shared: Arc<Shared>, peer: Arc<Peer>, parcels: Arc<Mutex<mpsc::Rec
 async fn post(shared: &Shared, url: &str, kept: &mut Option<Connection>, body: Vec<u8>) -> io::Result<()> {
     let mut connection = match kept.take() {
         Some(connection) => connection,
-        None => Connection::open(url, shared.local.dial_timeout).await?,
+        None => Connection::open(url, &shared.local).await?,
     };
     let headers = dial::own_headers(&shared.local);
     let request = dial::request(Method::POST, "/raft", headers, Some("application/protobuf"), body.into());
-    let response = connection.send(request, LINK_TIMEOUT).await?;
+    let response = connection.send(request, shared.local.link_timeout).await?;
     let status = response.status();
-    let text = body_text(response.into_body()).await;
+    let text = body_text(response.into_body(), shared.local.link_timeout).await;
     match status {
         StatusCode::NO_CONTENT | StatusCode::OK => {
             *kept = Some(connection);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     Shared, StreamKind,
-    dial::{self, Connection, LINK_TIMEOUT},
+    dial::{self, Connection},
     frames::{Frame, FrameReader},
     link::Peer,
 };
@@ -75,19 +75,19 @@ async fn stream(
     told: &mut String,
 ) -> Result<Never, End> {
     let local = &shared.local;
-    let mut connection = Connection::open(url, local.dial_timeout).await?;
+    let mut connection = Connection::open(url, local).await?;
     let mut headers = dial::own_headers(local);
     if let Ok(to) = HeaderValue::from_str(&peer.id.to_string()) {
         headers.insert(dial::TO, to);
     }
     let path = format!("/raft/stream/{}/{}", kind.name(), local.id);
     let request = dial::request(Method::GET, &path, headers, None, Body::empty());
-    let response = connection.send(request, LINK_TIMEOUT).await?;
+    let response = connection.send(request, local.link_timeout).await?;
     match response.status() {
         StatusCode::OK => {}
         StatusCode::GONE => return Err(End::Removed),
         status => {
-            let body = body_text(response.into_body()).await;
+            let body = body_text(response.into_body(), local.link_timeout).await;
             return Err(io::Error::other(format!("{status}: {}", body.trim_end())).into());
         }
     }
@@ -95,9 +95,7 @@ async fn stream(
     if cluster.is_some_and(|id| id != local.cluster.to_string()) {
         return Err(io::Error::other("the other end is of another cluster").into());
     }
-    if response.headers().contains_key(dial::KONTIKI) {
-        peer.set_kontiki();
-    }
+    peer.set_kontiki(response.headers().contains_key(dial::KONTIKI));
     peer.set_incoming(shared, kind, true);
     told.clear();
     read(shared, peer, kind, response.into_body()).await
@@ -107,7 +105,8 @@ async fn stream(
 async fn read(shared: &Shared, peer: &Peer, kind: StreamKind, mut body: Incoming) -> Result<Never, End> {
     let mut reader = FrameReader::new(kind, peer.id, shared.local.id);
     loop {
-        let chunk = tokio::time::timeout(LINK_TIMEOUT, body.frame()).await.map_err(io::Error::from)?;
+        let chunk =
+            tokio::time::timeout(shared.local.link_timeout, body.frame()).await.map_err(io::Error::from)?;
         let chunk = chunk.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         let chunk = chunk.map_err(io::Error::other)?;
         let Some(bytes) = chunk.data_ref() else { continue };
@@ -126,9 +125,9 @@ async fn read(shared: &Shared, peer: &Peer, kind: StreamKind, mut body: Incoming
 }
 
 /// The start of an answer that is no success, for a log line.
-pub(super) async fn body_text(mut body: Incoming) -> String {
+pub(super) async fn body_text(mut body: Incoming, timeout: Duration) -> String {
     let mut text = Vec::new();
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(LINK_TIMEOUT, body.frame()).await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(timeout, body.frame()).await {
         text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
         if text.len() > 4096 {
             break;
@@ -146,15 +145,15 @@ pub(super) async fn probe(shared: Arc<Shared>, peer: Arc<Peer>) {
         period.tick().await;
         let connection = match kept.take() {
             Some(connection) => Ok(connection),
-            None => Connection::open(&peer.url(), shared.local.dial_timeout).await,
+            None => Connection::open(&peer.url(), &shared.local).await,
         };
         let Ok(mut connection) = connection else { continue };
         let request = dial::request(Method::GET, "/raft/probing", Default::default(), None, Body::empty());
         let started = Instant::now();
-        let Ok(response) = connection.send(request, LINK_TIMEOUT).await else { continue };
+        let Ok(response) = connection.send(request, shared.local.link_timeout).await else { continue };
         seconds.observe(started.elapsed().as_secs_f64());
         if response.status() == StatusCode::OK {
-            body_text(response.into_body()).await;
+            body_text(response.into_body(), shared.local.link_timeout).await;
             kept = Some(connection);
         }
     }

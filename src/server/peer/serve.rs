@@ -40,6 +40,9 @@ use crate::{
 /// The largest body of a POST that is no snapshot.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
+/// How long such a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a lease request waits for this member to apply what it has committed.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -47,8 +50,10 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct HashKv {
-    pub header: crate::server::Header,
     pub hash: u32,
+    /// The store's newest revision.
+    pub revision: Revision,
+    /// As the API tells it: -1 if nothing was compacted.
     pub compact_revision: Revision,
 }
 
@@ -94,6 +99,7 @@ pub fn peer_router(peers: &HttpPeers, service: Arc<dyn PeerService>) -> Router {
         .route("/raft/stream/", any(stream))
         .route("/raft/stream/{*rest}", any(stream))
         .route("/members", any(members))
+        .route("/members/promote/", any(promote))
         .route("/members/promote/{id}", any(promote))
         .route("/members/hashkv", any(hash_kv))
         .route("/downgrade/enabled", any(downgrade_enabled))
@@ -117,8 +123,12 @@ impl Port {
     fn admit(&self, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
         let refused = |text: &str| (StatusCode::PRECONDITION_FAILED, text.to_owned());
         dial::check(headers, &self.shared.local).map_err(refused)?;
-        if let (Some(from), Some(urls)) = (sender(headers), dial::text(headers, dial::URLS)) {
+        let Some(from) = sender(headers) else { return Ok(()) };
+        if let Some(urls) = dial::text(headers, dial::URLS) {
             self.shared.add_remote(from, urls);
+        }
+        if let Some(peer) = self.shared.target(from) {
+            peer.set_kontiki(headers.contains_key(dial::KONTIKI));
         }
         Ok(())
     }
@@ -154,8 +164,8 @@ fn open_stream(port: &Port, request: &Request) -> Result<Response, (StatusCode, 
     let shared = &port.shared;
     port.admit(request.headers())?;
     let not_found = |text: &str| (StatusCode::NOT_FOUND, text.to_owned());
-    let rest = request.uri().path().strip_prefix("/raft/stream/").unwrap_or_default();
-    let (name, id) = rest.split_once('/').unwrap_or((rest, ""));
+    let (path, id) = request.uri().path().rsplit_once('/').unwrap_or_default();
+    let name = path.strip_prefix("/raft/stream/").unwrap_or_default();
     let kind = StreamKind::ALL.into_iter().find(|kind| kind.name() == name);
     let kind = kind.ok_or_else(|| not_found("invalid path"))?;
     let from = u64::from_str_radix(id, 16).map(NodeId).map_err(|_| not_found("invalid from"))?;
@@ -165,9 +175,6 @@ fn open_stream(port: &Port, request: &Request) -> Result<Response, (StatusCode, 
     let peer = shared.peer(from).ok_or_else(|| not_found("error sender not found"))?;
     if dial::text(request.headers(), dial::TO) != Some(shared.local.id.to_string().as_str()) {
         return Err((StatusCode::PRECONDITION_FAILED, "to field mismatch".into()));
-    }
-    if request.headers().contains_key(dial::KONTIKI) {
-        peer.set_kontiki();
     }
     Ok(Response::new(Body::new(peer.attach(kind))))
 }
@@ -302,20 +309,23 @@ async fn hash_kv(State(port): State<Port>, request: Request) -> Response {
         return bad("error unmarshalling request");
     };
     let revision = question.get("revision").and_then(serde_json::Value::as_i64).unwrap_or(0);
-    let response = match port.service.hash_kv(Revision(revision)).await {
-        Ok(found) => {
-            let header = format!(
-                "{{\"cluster_id\":{},\"member_id\":{},\"revision\":{},\"raft_term\":{}}}",
-                found.header.cluster.0, found.header.member.0, found.header.revision, found.header.term
-            );
-            let compacted = found.compact_revision;
-            let body =
-                format!("{{\"header\":{header},\"hash\":{},\"compact_revision\":{compacted}}}", found.hash);
-            answer(StatusCode::OK, "application/json", body)
-        }
-        Err(refusal) => bad(&refusal.to_string()),
-    };
-    port.marked(response)
+    match port.service.hash_kv(Revision(revision)).await {
+        Ok(found) => port.marked(answer(StatusCode::OK, "application/json", hash_json(&found))),
+        // The store's own words, which etcd's members look for, are those of the API without their origin.
+        Err(refusal) => bad(refusal.to_string().trim_start_matches("etcdserver: ")),
+    }
+}
+
+/// Go's JSON of the response: no zeros, and of the header what the store knows.
+fn hash_json(found: &HashKv) -> String {
+    let field = |name: &str, value: i64| (value != 0).then(|| format!("\"{name}\":{value}"));
+    let header = field("revision", found.revision.0).unwrap_or_default();
+    let fields = [
+        Some(format!("\"header\":{{{header}}}")),
+        field("hash", found.hash.into()),
+        field("compact_revision", found.compact_revision.0),
+    ];
+    format!("{{{}}}", fields.into_iter().flatten().collect::<Vec<_>>().join(","))
 }
 
 async fn downgrade_enabled(State(port): State<Port>, request: Request) -> Response {
@@ -391,7 +401,7 @@ async fn lease_info(State(port): State<Port>, request: Request) -> Response {
 /// A whole body of a request; None if it breaks off, stands still or is too long.
 async fn read(body: Body) -> Option<bytes::Bytes> {
     let reading = axum::body::to_bytes(body, BODY_BYTES_MAX);
-    tokio::time::timeout(dial::LINK_TIMEOUT, reading).await.ok()?.ok()
+    tokio::time::timeout(BODY_TIMEOUT, reading).await.ok()?.ok()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use tokio::{
 
 use super::{
     FRAME_BYTES_MAX, Shared,
-    dial::{self, Connection, LINK_TIMEOUT},
+    dial::{self, Connection},
     frames::put_framed,
     receive::body_text,
 };
@@ -101,7 +101,7 @@ async fn try_send(shared: &Shared, to: NodeId, message: Message, body: &Path) ->
     };
     let url = peer.url();
     let sending = async {
-        let mut connection = Connection::open(&url, shared.local.dial_timeout).await?;
+        let mut connection = Connection::open(&url, &shared.local).await?;
         let headers = dial::own_headers(&shared.local);
         let kind = Some("application/octet-stream");
         let request = dial::request(Method::POST, "/raft/snapshot", headers, kind, Body::from_stream(body));
@@ -109,7 +109,7 @@ async fn try_send(shared: &Shared, to: NodeId, message: Message, body: &Path) ->
         let limit = ANSWER_TIMEOUT + Duration::from_secs(size >> 20);
         let response = connection.send(request, limit).await?;
         let status = response.status();
-        let text = body_text(response.into_body()).await;
+        let text = body_text(response.into_body(), shared.local.link_timeout).await;
         if status == StatusCode::NO_CONTENT {
             return Ok(());
         }
@@ -136,7 +136,8 @@ pub(super) async fn receive(shared: &Shared, headers: &HeaderMap, mut body: Body
         if let Some(message) = take_message(&mut buffer).map_err(failed)? {
             break message;
         }
-        let more = next_piece(&mut body).await.map_err(|error| failed(decode_text(&error)))?;
+        let more = next_piece(&mut body, shared.local.link_timeout).await;
+        let more = more.map_err(|error| failed(decode_text(&error)))?;
         buffer.extend_from_slice(&more.ok_or_else(|| failed(decode_text("unexpected EOF")))?);
     };
     let Message { from, to, term, body: RaftBody::Snapshot(snapshot) } = message else {
@@ -211,9 +212,9 @@ fn take_message(buffer: &mut BytesMut) -> Result<Option<Message>, String> {
 }
 
 /// The next bytes; None at a body's proper end. One that breaks off or stands still is an error.
-async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, String> {
+async fn next_piece(body: &mut Body, timeout: Duration) -> Result<Option<Bytes>, String> {
     loop {
-        let frame = tokio::time::timeout(LINK_TIMEOUT, body.frame()).await;
+        let frame = tokio::time::timeout(timeout, body.frame()).await;
         match frame.map_err(|_| "the sender stands still".to_owned())? {
             None => return Ok(None),
             Some(Err(error)) => return Err(error.to_string()),
@@ -248,7 +249,7 @@ async fn keep(shared: &Shared, name: &str, first: Bytes, mut body: Body) -> Resu
             if pieces.send(bytes).await.is_err() {
                 break;
             }
-            piece = next_piece(&mut body).await?;
+            piece = next_piece(&mut body, shared.local.link_timeout).await?;
         }
         drop(pieces);
         // Only now may the file get its name.
