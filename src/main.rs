@@ -2,22 +2,21 @@
 
 #[cfg(not(madsim))]
 fn main() {
-    let mut args = std::env::args();
-    let program = args.next().unwrap_or_default();
-    let name = program.rsplit('/').next().unwrap_or_default().to_string();
-    let line: Vec<String> = args.collect();
-    std::process::exit(match (name.as_str(), line.first().map(String::as_str)) {
-        ("etcdctl", _) => kontiki::cli::ctl::main(&line),
-        ("etcd", _) => server(&line),
-        (_, Some("ctl")) => kontiki::cli::ctl::main(&line[1..]),
-        _ => server(&line),
+    use kontiki::cli::{self, Role};
+
+    let args: Vec<String> = std::env::args().collect();
+    let (role, line) = cli::role(&args);
+    std::process::exit(match role {
+        Role::Ctl => cli::ctl::main(line),
+        Role::Bench => cli::bench::main(line),
+        Role::Utl => missing("utl"),
+        Role::Server => missing("the server"),
     });
 }
 
-/// The server, with etcd's flags.
 #[cfg(not(madsim))]
-fn server(_line: &[String]) -> i32 {
-    eprintln!("the server is not part of this build");
+fn missing(what: &str) -> i32 {
+    eprintln!("{what} is not part of this build yet");
     1
 }
 

@@ -36,6 +36,7 @@ use std::io::Write;
 use prost::Message;
 use tonic::{Request, Response, Status, transport::Channel};
 
+pub use self::go::parse_duration;
 use self::{
     client::{CallError, Client, Retry},
     fail::{Exit, Failure, Outcome},
