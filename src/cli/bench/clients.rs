@@ -16,6 +16,7 @@ use tonic::{Status, transport::Channel};
 use super::{
     keys::{Keys, Random},
     options::{Common, Load, Options},
+    raw,
     report::Tally,
 };
 use crate::wire::etcdserverpb::{
@@ -88,17 +89,17 @@ impl Shared {
 /// Reads and writes, as client number `number`.
 pub async fn key_values(shared: Arc<Shared>, channel: Channel, number: u64) -> Tally {
     let shared = &*shared;
-    let mut client = KvClient::new(channel).max_decoding_message_size(usize::MAX);
+    let mut client = KvClient::new(channel.clone());
     let mut random = Random::new(number + 1);
     let mut tally = Tally::new();
     while let Some(due) = shared.ticket().await {
         let (kind, outcome) = match shared.options.load {
             Load::TxnPut { txn_ops } => ("txn-put", txn_put(shared, &mut client, txn_ops, &mut random).await),
             Load::Range { range_keys, serializable } => {
-                ("range", range(shared, &mut client, range_keys, serializable, &mut random).await)
+                ("range", range(shared, &channel, range_keys, serializable, &mut random).await)
             }
             Load::Mixed { read_percent, serializable } if random.below(100) < u64::from(read_percent) => {
-                ("range", range(shared, &mut client, 1, serializable, &mut random).await)
+                ("range", range(shared, &channel, 1, serializable, &mut random).await)
             }
             Load::Put | Load::Mixed { .. } | Load::Watch | Load::KeepAlive => {
                 let key = shared.keys.get(shared.keys.choose(1, &mut random));
@@ -133,7 +134,7 @@ async fn txn_put(
 
 async fn range(
     shared: &Shared,
-    client: &mut KvClient<Channel>,
+    channel: &Channel,
     count: u64,
     serializable: bool,
     random: &mut Random,
@@ -142,7 +143,11 @@ async fn range(
     let range_end = if count == 1 { Bytes::new() } else { shared.keys.after(first + count - 1) };
     let request =
         pb::RangeRequest { key: shared.keys.get(first), range_end, serializable, ..Default::default() };
-    client.range(request).await.map(drop)
+    match raw::range(channel.clone(), request).await? {
+        came if came as u64 == count => Ok(()),
+        // It would measure nothing.
+        _ => Err(Status::not_found("not all keys are there; use --fill")),
+    }
 }
 
 /// Writes every key once, a few at a time.

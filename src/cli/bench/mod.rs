@@ -16,6 +16,7 @@
 mod clients;
 mod keys;
 mod options;
+mod raw;
 mod report;
 mod watchers;
 
