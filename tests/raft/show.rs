@@ -22,10 +22,10 @@ fn log_id(id: &LogId) -> String {
 impl fmt::Display for Shown<'_, ChangeStep> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self.0.kind {
-            ChangeKind::AddVoter => "+",
-            ChangeKind::Remove => "-",
-            ChangeKind::Update => "=",
-            ChangeKind::AddLearner => "~",
+            ChangeKind::AddVoter => "v",
+            ChangeKind::Remove => "r",
+            ChangeKind::Update => "u",
+            ChangeKind::AddLearner => "l",
         };
         write!(f, "{sign}{}", self.0.node)
     }
