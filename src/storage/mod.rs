@@ -8,6 +8,7 @@ mod mem_disk;
 mod os_disk;
 #[cfg(not(any(madsim, fuzzing)))]
 mod rocks;
+pub mod snapshot_file;
 pub mod wal;
 
 pub use backend::*;

@@ -39,6 +39,8 @@ use std::path::Path;
 pub use recover::{Recovered, Survey, survey};
 pub use writer::Wal;
 
+pub(super) use segment::hex;
+
 use super::Disk;
 use crate::{
     error::Fault,
