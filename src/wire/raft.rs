@@ -491,3 +491,7 @@ fn state_mark(wire: &raftpb::Message) -> Result<Option<StateMark>, WireError> {
         (None, _) | (_, None) => Ok(None),
     }
 }
+
+#[cfg(test)]
+#[path = "raft_tests.rs"]
+mod tests;

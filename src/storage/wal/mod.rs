@@ -32,6 +32,8 @@
 mod frame;
 mod recover;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;

@@ -1,0 +1,163 @@
+//! The log's bytes against etcd's own (`tests/fixtures/disk`), and etcd's rule for its torn ends.
+
+#![allow(clippy::disallowed_methods, reason = "fixtures are read from the repository")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{
+    Options, Wal,
+    frame::{Encoder, Kind, Reader},
+};
+use crate::{
+    error::Fault,
+    raft::HardState,
+    storage::MemDisk,
+    types::Index,
+    wire::{
+        raft::{decode_entry, encode_entry},
+        raftpb, walpb,
+    },
+};
+use prost::Message as _;
+
+const FIRST: &str = "0000000000000000-0000000000000000.wal";
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/disk").join(name)).expect(name)
+}
+
+fn described(name: &str) -> Value {
+    serde_json::from_slice(&fixture(&format!("{name}.json"))).expect("the fixture's description")
+}
+
+fn kind_of(text: &str) -> Kind {
+    match text {
+        "crc" => Kind::Crc,
+        "metadata" => Kind::Metadata,
+        "entry" => Kind::Entry,
+        "state" => Kind::State,
+        "snapshot" => Kind::Snapshot,
+        other => panic!("unknown record type {other}"),
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+}
+
+/// Reads a fixture as described, writes the same records, and compares the bytes.
+fn round_trip(name: &str, seq: u64) {
+    let (bytes, json) = (fixture(&format!("{name}.wal")), described(name));
+    let seed = u32::from_str_radix(json["seed_crc"].as_str().unwrap_or("0"), 16).expect("hex");
+    let mut reader = Reader::new(&bytes, seq, None);
+    let mut encoder = Encoder { stamped: false, ..Encoder::new(seq, 0, seed) };
+    for expected in json["records"].as_array().expect("records") {
+        let (offset, record) = reader.next().expect("a whole record").expect("a record");
+        assert_eq!(offset as u64, expected["offset"], "{name}");
+        assert_eq!(record.kind, kind_of(expected["type"].as_str().expect("type")));
+        assert_eq!(format!("{:08x}", record.crc), expected["crc"]);
+        assert_eq!(record.data.map(<[u8]>::to_vec), expected["data_hex"].as_str().map(unhex));
+        assert!(!record.ours && record.durable.is_none());
+        let data = record.data.map(|data| recode(record.kind, data));
+        encoder.push(record.kind, data.as_deref(), None);
+    }
+    assert_eq!(reader.next(), Ok(None));
+    assert_eq!(reader.offset as u64, json["end_offset"]);
+    assert_eq!(format!("{:08x}", reader.chain.unwrap_or(0)), json["last_crc"]);
+    assert!(encoder.out == bytes[..reader.offset], "{name}: other bytes than etcd's");
+}
+
+/// Decodes a record's data into our types and encodes those.
+fn recode(kind: Kind, data: &[u8]) -> Vec<u8> {
+    match kind {
+        Kind::Entry => encode_entry(&decode_entry(data).expect("an entry")),
+        Kind::State => {
+            let wire = raftpb::HardState::decode(data).expect("a state");
+            raftpb::HardState::from(&HardState::try_from(wire).expect("a state")).encode_to_vec()
+        }
+        Kind::Snapshot => {
+            let wire = walpb::Snapshot::decode(data).expect("a mark");
+            let meta = crate::raft::SnapshotMeta::try_from(wire).expect("a mark");
+            walpb::Snapshot::from(&meta).encode_to_vec()
+        }
+        Kind::Metadata => walpb::Metadata::decode(data).expect("metadata").encode_to_vec(),
+        Kind::Crc => data.to_vec(),
+    }
+}
+
+#[test]
+fn etcds_segments_come_out_as_they_went_in() {
+    round_trip("wal-0", 0);
+    round_trip("wal-1-segment-head", 1);
+    round_trip("wal-joined-by-snapshot", 0);
+}
+
+fn dir() -> PathBuf {
+    PathBuf::from("member/wal")
+}
+
+fn options() -> Options {
+    Options { segment_bytes: 4096, ..Options::default() }
+}
+
+fn etcds(bytes: &[u8]) -> MemDisk {
+    let disk = MemDisk::new();
+    disk.put(&dir().join(FIRST), bytes).expect("put");
+    disk
+}
+
+#[test]
+fn a_log_of_etcd_is_opened_and_continued() {
+    let disk = etcds(&fixture("wal-0.wal"));
+    let (mut wal, found) = Wal::open(disk.clone(), &dir(), options()).expect("open");
+    assert_eq!(format!("{}", found.identity.node), "bf0cc0850d55cb3c");
+    assert_eq!(format!("{}", found.identity.cluster), "bdc787b862ba4cb0");
+    let indices: Vec<u64> = found.entries.iter().map(|entry| entry.index.0).collect();
+    let from = found.start.last.index.0;
+    assert_eq!(indices, (from + 1..=29).collect::<Vec<_>>());
+    assert_eq!((found.hard_state.commit, found.marks.len(), found.repaired), (Index(29), 3, None));
+    let mut next = found.entries.last().expect("entries").clone();
+    next.index = Index(30);
+    wal.append(std::slice::from_ref(&next), None, true).expect("append");
+    drop(wal);
+    let (_, again) = Wal::open(disk, &dir(), options()).expect("open again");
+    assert_eq!(again.entries.last(), Some(&next));
+    assert_eq!(again.entries.len(), found.entries.len() + 1);
+}
+
+#[test]
+fn a_member_that_joined_by_snapshot_starts_behind_it() {
+    let disk = etcds(&fixture("wal-joined-by-snapshot.wal"));
+    let (_, found) = Wal::open(disk, &dir(), options()).expect("open");
+    assert_eq!(found.start.last.index, Index(5606));
+    assert_eq!(found.start.config.voters.len(), 2);
+    assert_eq!(found.entries.first().map(|entry| entry.index), Some(Index(5607)));
+}
+
+/// The last two of wal-0's records are an entry at 3152 and a state at 3200; damage them in several ways.
+#[test]
+fn without_marks_etcds_rule_tells_torn_from_corrupt() {
+    let whole = fixture("wal-0.wal");
+    let open = |bytes: &[u8]| Wal::open(etcds(bytes), &dir(), options()).map(|(_, found)| found);
+    let cut = open(&whole[..3230]).expect("a cut record is torn");
+    assert_eq!((cut.hard_state.commit, cut.entries.last().map(|e| e.index)), (Index(28), Some(Index(29))));
+    assert!(cut.repaired.expect("repaired").contains("offset 3200"));
+    let mut stray = whole[..3240].to_vec();
+    stray.extend_from_slice(&[1, 2, 3]);
+    assert!(open(&stray).expect("a partial length is torn").repaired.is_some());
+    let mut hole = whole.clone();
+    hole[2048..2560].fill(0);
+    assert!(open(&hole).expect("an empty sector is torn").repaired.is_some());
+    let mut garbage = whole.clone();
+    garbage[3220] ^= 1;
+    let fault = open(&garbage).expect_err("another byte is corrupt");
+    assert!(
+        matches!(&fault, Fault::Corrupt(text) if text.contains("offset 3200") && text.contains("index 29")),
+        "{fault}"
+    );
+    let mut head = whole;
+    head[0x30..0x38].fill(0);
+    assert!(matches!(open(&head), Err(Fault::Corrupt(_))), "the head is never torn");
+}
