@@ -338,6 +338,7 @@ impl Hub {
             if let Some(stream) = self.streams.get_mut(&key.stream) {
                 stream.behind.remove(&key.id);
                 stream.slots.insert(key.id, Slot::Compacted);
+                stream.forget(key.id);
             }
             self.forget_idle(key);
             let frame = Frame {
@@ -410,7 +411,12 @@ impl Hub {
     /// Queues a watch's progress, if it has all events up to the hub's revision and its stream has room.
     fn progress_of(&mut self, key: WatchKey) {
         let revision = self.revision;
-        let Some(stream) = self.streams.get(&key.stream) else { return };
+        let Some(stream) = self.streams.get_mut(&key.stream) else { return };
+        if key.id == WatchId::NONE {
+            // A client takes this id for all watches.
+            stream.progress_wanted = stream.progress_wanted.max(Some(revision));
+            return self.answer_progress(key.stream);
+        }
         let up_to_date =
             stream.watch(key.id).is_some_and(|watch| !watch.behind && watch.next <= revision.next());
         if up_to_date && stream.has_room(0, &self.config) {

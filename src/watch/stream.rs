@@ -119,13 +119,25 @@ impl Stream {
         Some(queued)
     }
 
-    /// Drops what waits for a watch that ends: its id may be taken again.
+    /// Drops what waits for a watch that ends: its id may be taken again. Progress of the whole stream would then
+    /// be ahead of what the client has, until it hears of the end: it is wanted again.
     pub fn forget(&mut self, ended: WatchId) {
+        let before = self.queue.len();
         self.queue.retain(|queued| match queued {
             Queued::Control(_) => true,
             Queued::Events { id, .. } => *id != ended,
-            Queued::Progress { id, .. } => *id != ended || ended == WatchId::NONE,
+            Queued::Progress { id, .. } => *id == WatchId::NONE || *id != ended,
         });
+        if self.queue.len() < before {
+            let wanted = &mut self.progress_wanted;
+            self.queue.retain(|queued| match queued {
+                Queued::Progress { id: WatchId::NONE, revision } => {
+                    *wanted = (*wanted).max(Some(*revision));
+                    false
+                }
+                Queued::Control(_) | Queued::Events { .. } | Queued::Progress { .. } => true,
+            });
+        }
         self.queued_bytes = self.queue.iter().map(Queued::bytes).sum();
     }
 

@@ -1,0 +1,7 @@
+//! The watch hub through its public interface: golden scripts, and a storm of random inputs against a client
+//! that keeps its own books.
+#![allow(clippy::unwrap_used)]
+
+mod golden;
+mod model;
+mod storm;
