@@ -68,6 +68,10 @@ impl Default for ServeOptions {
 /// An HTTP/2 stream's receive window; a connection's is four times that.
 const WINDOW_BYTES: u32 = 1 << 20;
 
+/// Requests that clients may give up before they were looked at. A busy client that gives up all it has under
+/// way is not an attack; hyper's own limit, 20, would end its connection with all its watches.
+const GIVEN_UP_MAX: usize = 4096;
+
 /// The pause after the system had no socket to give (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -126,6 +130,7 @@ fn builder(options: &ServeOptions) -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.concurrent_streams_max)
+        .max_pending_accept_reset_streams(GIVEN_UP_MAX)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(4 * WINDOW_BYTES)
         .keep_alive_interval(options.keepalive_interval)

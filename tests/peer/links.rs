@@ -124,9 +124,12 @@ async fn links_come_back_after_a_restart_and_to_new_urls() {
     let since = one.peers.active_since(NodeId(2)).expect("they are connected");
     two.end().await;
     eventually("disconnected", || one.peers.active_since(NodeId(2)).is_none()).await;
-    one.peers.send(vec![message(1, 2, 3, Body::TimeoutNow)]);
     let report = tokio::time::timeout(PATIENCE, one.events.recv()).await.expect("a report comes");
-    assert_eq!(report, Some(PeerEvent::Unreachable(NodeId(2))));
+    assert_eq!(report, Some(PeerEvent::Unreachable(NodeId(2))), "the streams broke");
+    one.peers.send(vec![message(1, 2, 3, Body::TimeoutNow)]);
+    let failed = "etcd_network_peer_sent_failures_total{To=\"2\"} 1";
+    let page = || String::from_utf8(one.metrics.render()).expect("text");
+    eventually("given up", || page().lines().any(|line| line == failed)).await;
 
     let mut two = Node::start(2, CLUSTER, port, dir.path()).await;
     // The first URL leads nowhere: the links move on to the next.
@@ -192,8 +195,9 @@ async fn dial(node: &Node, kind: &str) -> TcpStream {
 async fn a_heartbeat_does_not_wait_behind_entries_that_nobody_reads() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut one = Node::start(1, CLUSTER, 0, dir.path()).await;
-    let dead = listen(0).await.local_addr().expect("it is bound");
-    one.peers.add_peer(NodeId(2), vec![format!("http://{dead}")]);
+    // It takes whatever is posted to it and never answers.
+    let silent = listen(0).await;
+    one.peers.add_peer(NodeId(2), vec![format!("http://{}", silent.local_addr().expect("it is bound"))]);
     let stuck = dial(&one, "msgapp").await;
     let mut alive = dial(&one, "message").await;
     for index in 0..120 {
@@ -340,5 +344,27 @@ async fn a_peer_that_falls_silent_is_disconnected() {
     one.connected(2).await;
     eventually("disconnected", || one.peers.active_since(NodeId(2)).is_none()).await;
     answering.abort();
+    one.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_breaks_is_reported_and_one_that_is_replaced_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut one = Node::start(1, CLUSTER, 0, dir.path()).await;
+    let silent = listen(0).await;
+    one.peers.add_peer(NodeId(2), vec![format!("http://{}", silent.local_addr().expect("it is bound"))]);
+    let mut first = dial(&one, "msgapp").await;
+    let second = dial(&one, "msgapp").await;
+    let mut rest = Vec::new();
+    let ending = async {
+        while !rest.ends_with(b"0\r\n\r\n") {
+            rest.push(first.read_u8().await.expect("it ends in good order"));
+        }
+    };
+    tokio::time::timeout(PATIENCE, ending).await.expect("its body ends");
+    assert!(one.events.try_recv().is_err(), "its place is taken: nothing is lost");
+    drop(second);
+    let report = tokio::time::timeout(PATIENCE, one.events.recv()).await.expect("a report comes");
+    assert_eq!(report, Some(PeerEvent::Unreachable(NodeId(2))));
     one.end().await;
 }

@@ -23,6 +23,7 @@ use tokio::{
 use super::{Shared, StreamKind, frames::FrameWriter, post, receive};
 use crate::{
     raft::{Body, Entry, Message, Payload},
+    runtime::PeerEvent,
     types::{Instant, NodeId},
 };
 
@@ -243,7 +244,7 @@ impl Peer {
     }
 
     /// Attaches a stream that the peer dialled; one of the same kind that was there ends.
-    pub(super) fn attach(self: &Arc<Self>, kind: StreamKind) -> StreamBody {
+    pub(super) fn attach(self: &Arc<Self>, shared: &Arc<Shared>, kind: StreamKind) -> StreamBody {
         let (lane, parcels) = mpsc::channel(STREAM_QUEUE_MAX);
         let mut state = self.lock();
         state.streams += 1;
@@ -253,6 +254,7 @@ impl Peer {
         let mut heartbeat = tokio::time::interval(HEARTBEAT_PERIOD);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         StreamBody {
+            shared: Arc::clone(shared),
             peer: Arc::clone(self),
             kind,
             number,
@@ -291,6 +293,7 @@ impl Peer {
 
 /// The body of a response that is a stream: frames of what the lane brings, batched, and signs of life.
 pub(super) struct StreamBody {
+    shared: Arc<Shared>,
     peer: Arc<Peer>,
     kind: StreamKind,
     number: u64,
@@ -336,9 +339,13 @@ impl HttpBody for StreamBody {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        let lane = &mut self.peer.lock().lanes[self.kind.slot()];
+        let mut state = self.peer.lock();
+        let lane = &mut state.lanes[self.kind.slot()];
         if lane.as_ref().is_some_and(|(number, _)| *number == self.number) {
             *lane = None;
+            drop(state);
+            // What was queued or on its way may be lost: raft is to ask where the peer's log stands.
+            self.shared.report(PeerEvent::Unreachable(self.peer.id));
         }
     }
 }

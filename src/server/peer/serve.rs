@@ -176,7 +176,7 @@ fn open_stream(port: &Port, request: &Request) -> Result<Response, (StatusCode, 
     if dial::text(request.headers(), dial::TO) != Some(shared.local.id.to_string().as_str()) {
         return Err((StatusCode::PRECONDITION_FAILED, "to field mismatch".into()));
     }
-    Ok(Response::new(Body::new(peer.attach(kind))))
+    Ok(Response::new(Body::new(peer.attach(shared, kind))))
 }
 
 async fn post(State(port): State<Port>, request: Request) -> Response {
