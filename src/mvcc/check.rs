@@ -81,11 +81,12 @@ impl Writes {
     }
 }
 
-/// Whether a deletion of `range` rules out a put of `key` beside it.
+/// Whether a deletion of `range` rules out a put of `key` beside it. etcd reads a `range_end` of one zero byte
+/// as that key here, so that an unbounded deletion goes with any put; clients clear a range and fill it so.
 fn forbids(range: &KeyRange, key: &Bytes) -> bool {
     match &range.end {
-        RangeEnd::Single | RangeEnd::Unbounded => range.start == key,
-        RangeEnd::Before(end) => range.start == key || (range.start < key && key < end),
+        RangeEnd::Single | RangeEnd::Before(_) => range.contains(key),
+        RangeEnd::Unbounded => false,
     }
 }
 

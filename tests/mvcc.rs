@@ -1,0 +1,244 @@
+//! The store does what etcd 3.5.1 was recorded to do: hashes, refusals and odd corners.
+
+mod mvcc_tables;
+
+use bytes::Bytes;
+use kontiki::{
+    error::Refusal,
+    mvcc::{
+        Config, DeleteRequest, Error, Op, PutRequest, RangeRequest, SortTarget, Store, TxnRequest,
+        TxnResponse, check_txn,
+    },
+    table::Batch,
+    types::{KeyRange, LeaseId, Revision},
+};
+use mvcc_tables::{Granted, MapTables};
+
+struct Member {
+    store: Store<MapTables>,
+    tables: MapTables,
+    leases: Granted,
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn put(key: &str, value: &str) -> Op {
+    Op::Put(PutRequest { key: bytes(key), value: bytes(value), ..PutRequest::default() })
+}
+
+fn delete(key: &str, end: &str) -> Op {
+    Op::Delete(DeleteRequest { range: KeyRange::from_wire(bytes(key), bytes(end)), prev_kv: false })
+}
+
+fn range(key: &str, end: &str) -> RangeRequest {
+    RangeRequest::of(KeyRange::from_wire(bytes(key), bytes(end)))
+}
+
+fn nested(ops: Vec<Op>) -> Op {
+    Op::Txn(all(ops))
+}
+
+fn all(ops: Vec<Op>) -> TxnRequest {
+    TxnRequest { success: ops, ..TxnRequest::default() }
+}
+
+impl Member {
+    fn new() -> Self {
+        let tables = MapTables::default();
+        let store = Store::open(tables.clone(), Config::default()).expect("empty tables open");
+        Self { store, tables, leases: Granted::default() }
+    }
+
+    /// Checks a transaction, runs it and publishes what it did.
+    fn txn(&mut self, ops: Vec<Op>) -> Result<TxnResponse, Refusal> {
+        let request = all(ops);
+        check_txn(&request, 128)?;
+        let (mut batch, mut events) = (Batch::default(), Vec::new());
+        let result = self.store.writer().txn(&request, &mut self.leases, &mut batch, &mut events);
+        self.tables.write(batch);
+        self.store.publish();
+        Error::split(result).expect("no fault")
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> Revision {
+        self.txn(vec![put(key, value)]).expect("a put is taken").revision
+    }
+
+    fn compact(&mut self, revision: i64) -> Result<(), Refusal> {
+        let mut batch = Batch::default();
+        let result = self.store.writer().compact(Revision(revision), &mut batch);
+        self.tables.write(batch);
+        self.store.publish();
+        result
+    }
+
+    fn clean(&mut self) {
+        while let Some(batch) = self.store.compact_step(3).expect("no fault") {
+            self.tables.write(batch);
+        }
+    }
+
+    fn hash(&self, revision: i64) -> Result<(u32, i64), Refusal> {
+        let hash = Error::split(self.store.hash_kv(Revision(revision))).expect("no fault");
+        hash.map(|hash| (hash.hash, hash.compacted.0))
+    }
+
+    fn keys(&self, request: &RangeRequest) -> Vec<Bytes> {
+        let response = self.store.range(request).expect("the range is read");
+        response.kvs.iter().map(|kv| kv.decode().expect("stored bytes decode").key).collect()
+    }
+}
+
+/// The writes of `contract/grpc-outputs/kv.txt` up to kv.149.
+fn recorded() -> Member {
+    let mut member = Member::new();
+    for (key, value) in [("a", "1"), ("a", "2"), ("b", "1")] {
+        member.put(key, value);
+    }
+    member.txn(vec![delete("a", "")]).expect("taken");
+    let puts =
+        [("a", "3"), ("r/a", "a"), ("r/b", "b"), ("r/c", "c"), ("r/d", "d"), ("r/b", "zz"), ("a", "4")];
+    for (key, value) in puts {
+        member.put(key, value);
+    }
+    member.put("new1", "x");
+    let keep = PutRequest { key: bytes("a"), ignore_value: true, ..PutRequest::default() };
+    member.txn(vec![Op::Put(keep)]).expect("taken");
+    let keep = PutRequest { key: bytes("a"), value: bytes("q"), ignore_lease: true, ..PutRequest::default() };
+    member.txn(vec![Op::Put(keep)]).expect("taken");
+    member.put("a", "");
+    member.put("\0", "zero");
+    member.txn(vec![delete("r/c", "r0")]).expect("taken");
+    member.txn(vec![put("t1", "1"), put("t2", "2"), delete("a", ""), delete("nosuch", "")]).expect("taken");
+    member.put("d", "v");
+    member.put("n1", "v");
+    member.txn(vec![put("ne", "1"), nested(vec![put("res", "else")])]).expect("taken");
+    for (key, value) in [("deep", "1"), ("w1", "1"), ("pk", "1")] {
+        member.put(key, value);
+    }
+    let many = (0..127).map(|n| put(&format!("kk{n}"), "v")).collect();
+    assert_eq!(member.txn(vec![nested(many)]).expect("127 fit").revision, Revision(26));
+    member
+}
+
+#[test]
+fn the_recorded_hash_comes_out() {
+    let mut member = recorded();
+    assert_eq!(member.compact(0), Ok(()));
+    assert_eq!(member.compact(27), Err(Refusal::FutureRevision));
+    assert_eq!(member.compact(24), Ok(()));
+    assert_eq!(member.compact(24), Err(Refusal::Compacted));
+    let old = |revision| RangeRequest { revision: Revision(revision), ..range("t1", "") };
+    assert_eq!(member.keys(&old(24)), ["t1"]);
+    assert!(matches!(member.store.range(&old(23)), Err(Error::Refused(Refusal::Compacted))));
+    assert_eq!(member.compact(26), Ok(()));
+    assert!(matches!(member.txn(vec![Op::Range(old(25))]), Err(Refusal::Compacted)));
+    assert_eq!(member.hash(0), Ok((2_179_250_240, 26)));
+    member.clean();
+    assert_eq!(member.hash(0), Ok((2_179_250_240, 26)));
+    assert_eq!(member.hash(26), Err(Refusal::Compacted));
+    assert_eq!(member.hash(25), Err(Refusal::Compacted));
+    assert_eq!(member.hash(35), Err(Refusal::FutureRevision));
+}
+
+/// Run against etcd 3.5.1 by hand, whose `endpoint hashkv` said 2986785052 at the end.
+#[test]
+fn odd_transactions_are_etcds() {
+    let mut member = Member::new();
+    for (key, value) in [("c", "1"), ("b", "2"), ("a", "3"), ("d", "4")] {
+        member.put(key, value);
+    }
+    let by_mod = RangeRequest { sort_target: SortTarget::Mod, limit: 2, ..range("a", "z") };
+    assert_eq!(member.keys(&by_mod), ["c", "b"], "three by key, sorted, cut to two");
+    let at = |revision| Op::Range(RangeRequest { revision: Revision(revision), ..range("a", "") });
+    assert_eq!(member.txn(vec![put("x", "v"), at(-5)]), Err(Refusal::Compacted));
+    assert_eq!(member.txn(vec![put("x", "v"), at(-1)]).map(|done| done.revision), Ok(Revision(6)));
+    for ops in [
+        vec![delete("b", "\0"), put("c", "v")],
+        vec![delete("b", "\0"), put("b", "v")],
+        vec![delete("m", "b"), put("m", "v")],
+        vec![delete("m", "b"), put("c", "v")],
+        vec![nested(vec![put("q", "v")]), nested(vec![delete("q", "")])],
+        vec![nested(vec![delete("b", "\0")]), put("c", "v")],
+    ] {
+        member.txn(ops).expect("etcd takes it");
+    }
+    assert_eq!(member.store.revision(), Revision(12));
+    assert_eq!(member.keys(&range("\0", "\0")), ["a", "c"]);
+    assert_eq!(member.hash(0), Ok((2_986_785_052, -1)));
+}
+
+#[test]
+fn no_key_is_written_twice() {
+    let both = |a: Op, b: Op| check_txn(&all(vec![a, b]), 128);
+    let twice = Err(Refusal::DuplicateKey);
+    let d = || put("d", "v");
+    assert_eq!(both(d(), d()), twice);
+    assert_eq!(both(d(), delete("d", "")), twice);
+    assert_eq!(both(delete("d", ""), d()), twice);
+    assert_eq!(both(delete("d", ""), delete("d", "")), Ok(()));
+    assert_eq!(both(put("d1", "v"), delete("d", "e")), twice);
+    assert_eq!(both(nested(vec![d()]), d()), twice);
+    assert_eq!(both(nested(vec![d()]), nested(vec![d()])), twice);
+    assert_eq!(both(nested(vec![d()]), delete("d", "")), twice);
+    assert_eq!(both(nested(vec![delete("d", "")]), nested(vec![d()])), twice);
+    let other = TxnRequest { failure: vec![delete("d", "")], ..TxnRequest::default() };
+    assert_eq!(both(d(), Op::Txn(other)), twice);
+    let either = TxnRequest { success: vec![d()], failure: vec![d()], ..TxnRequest::default() };
+    assert_eq!(check_txn(&all(vec![Op::Txn(either.clone())]), 128), Ok(()));
+    assert_eq!(check_txn(&either, 128), Ok(()));
+}
+
+#[test]
+fn a_transaction_has_so_many_operations() {
+    let many = |n| all((0..n).map(|n| put(&format!("k{n}"), "v")).collect());
+    assert_eq!(check_txn(&many(128), 128), Ok(()));
+    assert_eq!(check_txn(&many(129), 128), Err(Refusal::TooManyOps));
+    assert_eq!(check_txn(&all(vec![Op::Txn(many(127))]), 128), Ok(()));
+    assert_eq!(check_txn(&all(vec![Op::Txn(many(128))]), 128), Err(Refusal::TooManyOps));
+    assert_eq!(check_txn(&all(vec![Op::Missing]), 128), Err(Refusal::KeyNotFound));
+    assert_eq!(check_txn(&all(vec![put("", "v")]), 128), Err(Refusal::EmptyKey));
+}
+
+#[test]
+fn a_cursor_keeps_its_moment_and_holds_compaction_back() {
+    let mut member = Member::new();
+    let config = Config { chunk_keys_max: 2, chunk_bytes_max: 1, cache_bytes_max: 0 };
+    member.store = Store::open(member.tables.clone(), config).expect("empty tables open");
+    for key in ["a", "b", "c", "d"] {
+        member.put(key, "old");
+    }
+    let Member { store, tables, mut leases } = member;
+    let store = std::sync::Arc::new(store);
+    let mut cursor = store.range_cursor(&range("a", "z")).expect("the range is read");
+    let first = cursor.next_chunk().expect("no fault").expect("there is more");
+    assert_eq!((first.kvs.len(), first.tail), (1, None));
+    let (mut batch, mut events) = (Batch::default(), Vec::new());
+    let change = all(vec![delete("b", ""), put("c", "new"), put("cc", "new")]);
+    store.writer().txn(&change, &mut leases, &mut batch, &mut events).expect("taken");
+    store.writer().compact(Revision(6), &mut batch).expect("taken");
+    tables.write(batch);
+    store.publish();
+    assert_eq!(store.compact_step(100).expect("no fault"), None, "the cursor still needs what would go");
+    let mut rest = Vec::new();
+    let tail = loop {
+        let chunk = cursor.next_chunk().expect("no fault").expect("the tail is still to come");
+        rest.extend(chunk.kvs.iter().map(|kv| kv.decode().expect("stored bytes decode")));
+        if let Some(tail) = chunk.tail {
+            break tail;
+        }
+    };
+    assert_eq!(rest.iter().map(|kv| kv.key.clone()).collect::<Vec<_>>(), ["b", "c", "d"]);
+    assert!(rest.iter().all(|kv| kv.value == "old" && kv.lease == LeaseId(0)));
+    assert_eq!((tail.revision, tail.more, tail.count), (Revision(5), false, 4));
+    drop(cursor);
+    // The old b and c go; the tombstone at the compacted revision stays for watches from there.
+    let batch = store.compact_step(100).expect("no fault").expect("there is something to do");
+    assert_eq!(batch.writes.len(), 3);
+    assert_eq!(store.compaction_finished(), Revision(6));
+    tables.write(batch);
+    let history = store.events(Revision(6), Revision(6), 10, 1 << 20).expect("it is not compacted");
+    assert_eq!(history.events, events);
+}
