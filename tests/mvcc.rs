@@ -143,7 +143,7 @@ fn the_recorded_hash_comes_out() {
     assert_eq!(member.hash(35), Err(Refusal::FutureRevision));
 }
 
-/// Run against etcd 3.5.1 by hand, whose `endpoint hashkv` said 2986785052 at the end.
+/// Run against etcd 3.5.1 by hand, whose `endpoint hashkv` said 2986785052 and, compacted, 611342098.
 #[test]
 fn odd_transactions_are_etcds() {
     let mut member = Member::new();
@@ -168,6 +168,39 @@ fn odd_transactions_are_etcds() {
     assert_eq!(member.store.revision(), Revision(12));
     assert_eq!(member.keys(&range("\0", "\0")), ["a", "c"]);
     assert_eq!(member.hash(0), Ok((2_986_785_052, -1)));
+    assert_eq!(member.compact(5), Ok(()));
+    assert_eq!(member.hash(0), Ok((611_342_098, 5)));
+    member.clean();
+    assert_eq!(member.hash(0), Ok((611_342_098, 5)));
+}
+
+/// Numbers of etcd 3.5.1: what a later write replaced is left out once it is at or below the compaction.
+#[test]
+fn hashes_of_compacted_stores_are_etcds() {
+    let mut member = Member::new();
+    for (key, value) in [("d", "1"), ("d", "2"), ("e", "3")] {
+        member.put(key, value);
+    }
+    member.txn(vec![delete("d", "")]).expect("taken");
+    member.put("e", "5");
+    assert_eq!(member.hash(0), Ok((3_021_718_335, -1)));
+    for (revision, hash) in [(2, 3_564_592_097), (3, 548_422_482), (4, 2_632_541_723), (5, 1_757_906_179)] {
+        assert_eq!(member.compact(revision), Ok(()));
+        assert_eq!(member.hash(0), Ok((hash, revision)));
+        member.clean();
+        assert_eq!(member.hash(0), Ok((hash, revision)));
+    }
+    // With no key left, nothing is left out but what the compaction removes.
+    let mut member = Member::new();
+    member.put("d", "1");
+    member.put("d", "2");
+    member.txn(vec![delete("d", "")]).expect("taken");
+    for (revision, hash) in [(3, 2_282_463_989), (4, 1_084_519_789)] {
+        assert_eq!(member.compact(revision), Ok(()));
+        assert_eq!(member.hash(0), Ok((hash, revision)));
+        member.clean();
+        assert_eq!(member.hash(0), Ok((hash, revision)));
+    }
 }
 
 #[test]

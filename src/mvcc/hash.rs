@@ -36,21 +36,28 @@ impl<T: Tables> Store<T> {
             (view, self.pin(&index, view.compacted))
         };
         let upto = if revision == Revision(0) { view.now } else { revision };
-        let keep = self.keep(view.compacted);
+        // etcd leaves out what is at or below the compaction and is no current state at `upto`. Where nothing is
+        // current it leaves out nothing, which is then what the compaction keeps.
+        let mut keep = self.keep(upto);
+        if keep.is_empty() {
+            keep = self.keep(view.compacted);
+        }
         let mut hash = crc32c::crc32c(Table::Rev.name().as_bytes());
-        let end = SubRevision { main: upto.next(), sub: 0 }.to_key(false);
-        self.tables.scan(Table::Rev, &[], Some(&end), &mut |row, bytes| {
-            let Some((at, tombstone)) = SubRevision::from_key(row) else { return Scan::Continue };
-            // What compaction is to remove does not count, whether it is gone yet or not.
-            if at.main > view.compacted || (!tombstone && keep.binary_search(&at).is_ok()) {
-                hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, row), bytes);
-            }
-            Scan::Continue
-        })?;
+        if upto.0 >= 0 {
+            let end = SubRevision { main: upto.next(), sub: 0 }.to_key(false);
+            self.tables.scan(Table::Rev, &[], Some(&end), &mut |row, bytes| {
+                let Some((at, tombstone)) = SubRevision::from_key(row) else { return Scan::Continue };
+                // Before 3.5.16 etcd removed a tombstone at the revision compacted to; hashes must not differ.
+                if at.main > view.compacted || (!tombstone && keep.binary_search(&at).is_ok()) {
+                    hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, row), bytes);
+                }
+                Scan::Continue
+            })?;
+        }
         Ok(Hash { hash, compacted: view.compacted, revision: upto, current: view.now })
     }
 
-    /// The revisions that a compaction to `at` keeps, sorted. `at` is pinned, so that no newer compaction
+    /// The current states at `at`, by revision. The revision compacted to is pinned, so that no newer compaction
     /// changes them between two chunks.
     fn keep(&self, at: Revision) -> Vec<SubRevision> {
         let mut keep = Vec::new();
