@@ -1,0 +1,221 @@
+//! The leader's clock of leases: never early, at a pace, again until it is done.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kontiki::{
+    lease::{Book, Expirer, ExpirerConfig, Renewal, TTL_MAX, ttl_min},
+    state::LeaseChange,
+    table::Batch,
+    types::{Instant, LeaseId},
+};
+use proptest::prelude::*;
+
+fn book(leases: &[(i64, i64)]) -> Book {
+    let mut book = Book::default();
+    for (id, ttl) in leases {
+        book.grant(LeaseId(*id), *ttl, &mut Batch::default()).unwrap();
+    }
+    book
+}
+
+fn ids(leases: Vec<LeaseId>) -> Vec<i64> {
+    leases.into_iter().map(|id| id.0).collect()
+}
+
+fn plain(book: &Book, now: u64) -> Expirer {
+    Expirer::new(ExpirerConfig::default(), book, 1000, Instant(now))
+}
+
+#[test]
+fn the_least_ttl_is_one_and_a_half_election_timeouts() {
+    for (timeout, ttl) in [(1000, 2), (100, 1), (666, 1), (667, 2), (1334, 3), (5000, 8)] {
+        assert_eq!(ttl_min(timeout), ttl, "{timeout} ms");
+    }
+}
+
+#[test]
+fn a_new_leader_adds_an_election_timeout() {
+    let mut expirer = plain(&book(&[(1, 5), (2, 10)]), 100);
+    assert_eq!(expirer.next_wake(), Some(Instant(6100)));
+    assert_eq!(expirer.due(Instant(6099), 9), vec![]);
+    assert_eq!(ids(expirer.due(Instant(6100), 9)), [1]);
+    assert_eq!(ids(expirer.due(Instant(11_100), 9)), [1, 2]);
+}
+
+#[test]
+fn what_is_checkpointed_is_left_to_the_next_leader() {
+    let mut book = book(&[(1, 100), (2, 100)]);
+    assert!(book.checkpoint(LeaseId(1), 7, &mut Batch::default()));
+    let mut expirer = plain(&book, 0);
+    assert_eq!(expirer.remaining(LeaseId(1), Instant(0)), Some(8));
+    assert_eq!(ids(expirer.by_remaining()), [1, 2]);
+    // A renewal is worth nothing to the next leader until the checkpoint is gone.
+    assert_eq!(expirer.renew(LeaseId(1), Instant(0)), Renewal::AfterCheckpoint(100));
+    expirer.applied(LeaseChange::Checkpointed(LeaseId(1), 0), Instant(0));
+    assert_eq!(expirer.renew(LeaseId(1), Instant(0)), Renewal::Renewed(100));
+    assert_eq!(expirer.renew(LeaseId(2), Instant(0)), Renewal::Renewed(100));
+}
+
+#[test]
+fn a_renewal_gives_the_whole_ttl_unless_it_is_over() {
+    let mut expirer = plain(&Book::default(), 0);
+    assert_eq!(expirer.renew(LeaseId(1), Instant(0)), Renewal::NotFound);
+    expirer.applied(LeaseChange::Granted(LeaseId(1), 2), Instant(0));
+    assert_eq!(expirer.remaining(LeaseId(1), Instant(1)), Some(1));
+    assert_eq!(expirer.renew(LeaseId(1), Instant(1999)), Renewal::Renewed(2));
+    assert_eq!(expirer.due(Instant(3998), 9), vec![]);
+    // Over, though nobody has asked for what is due.
+    assert_eq!(expirer.renew(LeaseId(1), Instant(3999)), Renewal::Ending);
+    assert_eq!(ids(expirer.due(Instant(3999), 9)), [1]);
+    assert_eq!(expirer.renew(LeaseId(1), Instant(4000)), Renewal::Ending);
+    assert_eq!(expirer.remaining(LeaseId(1), Instant(9000)), Some(0));
+    expirer.applied(LeaseChange::Revoked(LeaseId(1)), Instant(4000));
+    assert_eq!(expirer.renew(LeaseId(1), Instant(4000)), Renewal::NotFound);
+    assert_eq!((expirer.next_wake(), expirer.remaining(LeaseId(1), Instant(4000))), (None, None));
+}
+
+#[test]
+fn a_revocation_comes_again_until_it_is_applied() {
+    let mut expirer = plain(&Book::default(), 0);
+    expirer.applied(LeaseChange::Granted(LeaseId(1), 1), Instant(0));
+    assert_eq!(ids(expirer.due(Instant(1000), 9)), [1]);
+    assert_eq!(expirer.due(Instant(3999), 9), vec![]);
+    assert_eq!(ids(expirer.due(Instant(4000), 9)), [1]);
+    expirer.applied(LeaseChange::Revoked(LeaseId(1)), Instant(4100));
+    assert_eq!(expirer.due(Instant(99_000), 9), vec![]);
+    // The same id may be granted again.
+    expirer.applied(LeaseChange::Granted(LeaseId(1), 1), Instant(5000));
+    assert_eq!(expirer.due(Instant(5999), 9), vec![]);
+    assert_eq!(ids(expirer.due(Instant(6000), 9)), [1]);
+}
+
+#[test]
+fn a_storm_of_expiries_is_paced() {
+    let mut expirer = plain(&Book::default(), 0);
+    for id in 1..=1200 {
+        expirer.applied(LeaseChange::Granted(LeaseId(id), 1), Instant(0));
+    }
+    let mut revoked = Vec::new();
+    for (now, count) in [(1000, 500), (1250, 0), (1500, 500), (2000, 200), (2500, 0)] {
+        let due = expirer.due(Instant(now), 1000);
+        assert_eq!(due.len(), count, "at {now}");
+        revoked.extend(due);
+    }
+    assert_eq!(revoked.iter().collect::<BTreeSet<_>>().len(), 1200, "each once");
+}
+
+#[test]
+fn a_new_leader_spreads_many_leases() {
+    let leases: Vec<(i64, i64)> = (1..=3000).map(|id| (id, 10)).collect();
+    let expirer = plain(&book(&leases), 0);
+    let mut per_second = BTreeMap::new();
+    for (id, _) in &leases {
+        *per_second.entry(expirer.remaining(LeaseId(*id), Instant(0)).unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(per_second, BTreeMap::from([(11, 750), (12, 750), (13, 750), (14, 750)]));
+    // Few are left as they are.
+    let expirer = plain(&book(&leases[..999]), 0);
+    assert!(leases[..999].iter().all(|(id, _)| expirer.remaining(LeaseId(*id), Instant(0)) == Some(11)));
+}
+
+#[test]
+fn long_leases_are_checkpointed() {
+    let config =
+        ExpirerConfig { checkpoint_ms: Some(300_000), checkpoint_leases_max: 2, ..Default::default() };
+    let mut expirer = Expirer::new(config, &book(&[(1, 10)]), 0, Instant(0));
+    for id in 2..=4 {
+        expirer.applied(LeaseChange::Granted(LeaseId(id), 1000), Instant(0));
+    }
+    expirer.applied(LeaseChange::Revoked(LeaseId(1)), Instant(0));
+    assert_eq!(expirer.next_wake(), Some(Instant(300_000)));
+    assert_eq!(expirer.checkpoint(Instant(299_999)), vec![]);
+    assert_eq!(expirer.checkpoint(Instant(300_000)), [(LeaseId(2), 700), (LeaseId(3), 700)]);
+    assert_eq!(expirer.checkpoint(Instant(300_000)), [(LeaseId(4), 700)]);
+    // One that was renewed a moment ago has all of it, which needs no checkpoint.
+    assert_eq!(expirer.renew(LeaseId(2), Instant(599_999)), Renewal::Renewed(1000));
+    expirer.applied(LeaseChange::Revoked(LeaseId(4)), Instant(500_000));
+    assert_eq!(expirer.checkpoint(Instant(600_000)), [(LeaseId(2), 999), (LeaseId(3), 400)]);
+    assert_eq!(expirer.checkpoint(Instant(600_000)), vec![]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Grant(i64, i64),
+    Renew(i64),
+    Revoke(i64),
+    Wait(u64),
+    Due(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (1i64..8, 1i64..6).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
+        3 => (1i64..8).prop_map(Step::Renew),
+        1 => (1i64..8).prop_map(Step::Revoke),
+        4 => (0u64..2500).prop_map(Step::Wait),
+        4 => (0usize..4).prop_map(Step::Due),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn leases_never_end_early_and_always_end(steps in prop::collection::vec(step(), 1..80)) {
+        let mut expirer = plain(&Book::default(), 0);
+        // When each lease is over, as its client counts.
+        let mut ends: BTreeMap<i64, (u64, i64)> = BTreeMap::new();
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Grant(id, ttl) => {
+                    if let std::collections::btree_map::Entry::Vacant(lease) = ends.entry(id) {
+                        lease.insert((now + ttl as u64 * 1000, ttl));
+                        expirer.applied(LeaseChange::Granted(LeaseId(id), ttl), Instant(now));
+                    }
+                }
+                Step::Renew(id) => {
+                    let wanted = match ends.get_mut(&id) {
+                        None => Renewal::NotFound,
+                        Some((end, _)) if *end <= now => Renewal::Ending,
+                        Some((end, ttl)) => {
+                            *end = now + *ttl as u64 * 1000;
+                            Renewal::Renewed(*ttl)
+                        }
+                    };
+                    prop_assert_eq!(expirer.renew(LeaseId(id), Instant(now)), wanted);
+                }
+                Step::Revoke(id) => {
+                    ends.remove(&id);
+                    expirer.applied(LeaseChange::Revoked(LeaseId(id)), Instant(now));
+                }
+                Step::Wait(ms) => now += ms,
+                Step::Due(max) => {
+                    let due = expirer.due(Instant(now), max);
+                    prop_assert!(due.len() <= max);
+                    prop_assert!(due.iter().all(|id| ends[&id.0].0 <= now), "{due:?} of {ends:?} at {now}");
+                }
+            }
+        }
+        // All end, if what is due is revoked.
+        for _ in 0..20 {
+            if ends.is_empty() {
+                break;
+            }
+            let wake = expirer.next_wake().unwrap();
+            now = now.max(wake.0);
+            for id in expirer.due(Instant(now), 9) {
+                ends.remove(&id.0);
+                expirer.applied(LeaseChange::Revoked(id), Instant(now));
+            }
+        }
+        prop_assert!(ends.is_empty());
+        prop_assert_eq!(expirer.next_wake(), None);
+    }
+}
+
+#[test]
+fn the_largest_ttl_does_not_overflow() {
+    let expirer = plain(&book(&[(1, TTL_MAX)]), 1 << 50);
+    assert_eq!(expirer.remaining(LeaseId(1), Instant(1 << 50)), Some(TTL_MAX + 1));
+}
