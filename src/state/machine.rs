@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{AlarmKind, Alarms, Applied, Command, ConfChange, LeaseChange, Reply, Request, meta::Meta};
+use super::{
+    AlarmKind, Alarms, Applied, Command, ConfChange, LeaseChange, Reply, Request,
+    meta::{self, Meta},
+};
 use crate::{
     error::{Fault, Refusal},
     lease::Book,
     membership::{Change, Configuration, Roster},
     mvcc::{self, Op, Store, TxnRequest, Writer},
     raft::{Entry, Payload, StateMark},
-    table::{Batch, Table, Tables},
+    table::{Batch, Tables},
     types::{Index, LeaseId, Term},
 };
 
@@ -262,8 +265,7 @@ impl Core {
                 Ok(Reply::Done)
             }
             Command::SetDowngrade { enabled, version } => {
-                let json = serde_json::json!({ "target-version": version, "enabled": enabled });
-                batch.put(Table::Cluster, b"downgrade".as_slice(), json.to_string());
+                meta::put_downgrade(version, *enabled, batch);
                 Ok(Reply::Done)
             }
             Command::Nothing => Ok(Reply::Done),

@@ -139,6 +139,20 @@ fn parse_config(json: &[u8]) -> Result<Configuration, Fault> {
     .map_err(|error| broken(CONFIG_KEY, &error.to_string()))
 }
 
+/// etcd's JSON of a downgrade, in the table of the cluster.
+#[derive(Serialize)]
+struct DowngradeJson<'a> {
+    #[serde(rename = "target-version")]
+    version: &'a str,
+    enabled: bool,
+}
+
+/// Notes whether a downgrade is under way, and to which version.
+pub(super) fn put_downgrade(version: &str, enabled: bool, batch: &mut Batch) {
+    let json = serde_json::to_vec(&DowngradeJson { version, enabled }).expect("a text and a flag have JSON");
+    batch.put(Table::Cluster, b"downgrade".as_slice(), json);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
