@@ -251,6 +251,8 @@ pub struct Ready {
     pub hard: Option<HardState>,
     /// To be installed as the log's new base, dropping the log before, ahead of `entries`. Its index is above
     /// all that was handed out as committed; entries handed out before may still be in the applier's queue.
+    /// Entries behind it are handed out as soon as its write is acknowledged, so the state machine's part of it
+    /// goes into the applier's queue before that.
     pub snapshot: Option<Snapshot>,
     /// To be appended. The first may lie before the log's end: what was from there on is replaced.
     pub entries: Vec<Entry>,

@@ -6,6 +6,7 @@ use super::{
     Body, ConfState, Config, HardState, Input, LogId, Message, PeerStatuses, Ready, RestoreError, Restored,
     RoleKind, Standing, StateMark, StepError,
     candidate::{Candidate, PreCandidate},
+    check::{check_log, defect},
     follower::Follower,
     leader::Leader,
     log::Log,
@@ -14,10 +15,6 @@ use crate::{
     membership::{Change, Configuration},
     types::{Index, NodeId, Term},
 };
-
-/// Above any term or index that a cluster can reach; a message with more is malformed, and adding to one with
-/// less never overflows.
-const NUMBER_MAX: u64 = u64::MAX / 4;
 
 /// What a member is, with what only that role has.
 #[derive(Debug)]
@@ -374,7 +371,8 @@ impl Raft {
         let message = Message { from: self.config.id, to, term: self.term, body };
         if self.promises_kept(log) {
             self.send_latest(message);
-        } else {
+        } else if self.withheld.last().is_none_or(|held| held.message != message) {
+            // While a disk is stuck the leader's probes all have the same answer, which is kept once.
             self.withheld.push(Withheld { log, message });
         }
     }
@@ -547,61 +545,6 @@ impl Ready {
         let reads = !self.reads.is_empty() || !self.reads_dropped.is_empty();
         !(writes || tells || reads || !self.committed.is_empty())
     }
-}
-
-/// The end of a log of these entries, if it is one log.
-fn check_log(base: LogId, entries: &[super::Entry]) -> Result<LogId, RestoreError> {
-    entries.iter().try_fold(base, |last, entry| {
-        if entry.index != last.index.next() || entry.term < last.term {
-            return Err(RestoreError::Log(entry.index));
-        }
-        Ok(LogId { term: entry.term, index: entry.index })
-    })
-}
-
-/// What no correct member would send, whatever its state.
-fn defect(term: Term, body: &Body) -> Option<&'static str> {
-    if term.0 > NUMBER_MAX {
-        return Some("its term is out of range");
-    }
-    match body {
-        Body::Append { prev, entries, commit: _ } => {
-            let mut last = *prev;
-            if last.index.0 > NUMBER_MAX {
-                return Some("its index is out of range");
-            }
-            for entry in entries {
-                if entry.index != last.index.next() || entry.term < last.term || entry.term > term {
-                    return Some("its entries are not one log");
-                }
-                last = LogId { term: entry.term, index: entry.index };
-            }
-        }
-        Body::Snapshot(snapshot) => {
-            let last = snapshot.meta.last;
-            if last.index.0 > NUMBER_MAX || last.term > term || last.index == Index(0) {
-                return Some("its snapshot's index or term is out of range");
-            }
-        }
-        Body::Propose { payloads: _ }
-        | Body::ReadIndex { context: _ }
-        | Body::TransferLeader { target: _ } => {
-            return None;
-        }
-        Body::AppendAccepted { matched: Index(number) }
-        | Body::AppendRejected { prev: Index(number), hint: _ }
-        | Body::ReadIndexReply { index: Index(number), context: _ } => {
-            if *number > NUMBER_MAX {
-                return Some("its index is out of range");
-            }
-        }
-        Body::Vote { .. }
-        | Body::VoteReply { .. }
-        | Body::Heartbeat { .. }
-        | Body::HeartbeatReply { .. }
-        | Body::TimeoutNow => {}
-    }
-    (term == Term(0)).then_some("it has no term")
 }
 
 /// A step of splitmix64: even seeds that differ by one bit give unrelated numbers.

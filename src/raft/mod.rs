@@ -49,6 +49,7 @@
 
 mod api;
 mod candidate;
+mod check;
 mod core;
 mod follower;
 mod leader;

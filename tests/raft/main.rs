@@ -2,6 +2,7 @@
 //! of random faults (`KONTIKI_STORMS=0..1000` runs these seeds), and quorums against naive models.
 
 mod cluster;
+mod messages;
 mod quorum;
 mod script;
 mod show;

@@ -66,7 +66,7 @@ fn id(args: &mut ArgumentConsumer<'_>) -> Outcome<NodeId> {
 }
 
 fn count(args: &mut ArgumentConsumer<'_>) -> Outcome<Option<usize>> {
-    Ok(args.next_pos().map(|arg| arg.parse()).transpose()?)
+    args.next_pos().map(|arg| arg.parse()).transpose()
 }
 
 impl goldenscript::Runner for Runner {
