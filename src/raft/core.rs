@@ -91,7 +91,10 @@ impl Raft {
         if let [.., before_last, _] = log.changes(commit, last.index)[..] {
             log.commit_to(before_last);
         }
-        let mut random = config.seed ^ config.id.0.rotate_left(32);
+        // Mixed before the id goes in: members whose seeds differ just as their ids do would otherwise share their
+        // jitter, and split every vote for ever.
+        let mut random = config.seed;
+        random = next_random(&mut random) ^ config.id.0;
         let nonce = next_random(&mut random);
         let role = Role::Follower(Follower::default());
         let reported = Standing { term: hard.term, role: RoleKind::Follower, leader: None };

@@ -63,7 +63,7 @@ impl Storm {
             change: up_to(6),
             compact: up_to(6),
             transfer: up_to(2),
-            tick: 10 + up_to(30),
+            tick: 30 + up_to(60),
         };
         let pre_vote = random.chance(70);
         let members = 1 + random.below(5) as u64;
@@ -93,7 +93,7 @@ impl Storm {
         if self.random.chance(10) {
             self.propose(id);
         }
-        if self.random.chance(5) && self.cluster.raft(id).is_some() {
+        if self.random.chance(12) && self.cluster.raft(id).is_some() {
             let _ = self.cluster.read(id);
         }
         if roll(&mut self.random, self.swarm.hold) {
@@ -109,7 +109,7 @@ impl Storm {
         if self.cluster.raft(id).is_none() && self.random.chance(30) {
             self.cluster.start(id);
         }
-        if self.random.next() % 1000 < self.swarm.cut * 3 {
+        if self.random.next() % 1000 < self.swarm.cut {
             self.cut();
         }
         if self.random.next() % 1000 < self.swarm.change * 5 {
