@@ -149,7 +149,7 @@ impl MemDisk {
     }
 
     /// The power goes and comes back. `choose(n)` picks one of `n` (at least 2) outcomes, 0 being the durable one
-    /// and `n - 1` the newest or a torn one; locks are gone, counters start anew.
+    /// and `n - 1` the newest; locks are gone, counters start anew.
     pub fn crash(&self, mut choose: impl FnMut(u64) -> u64) {
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -302,20 +302,18 @@ impl FileNode {
         }
         for (number, versions) in std::mem::take(&mut self.dirty) {
             let old = self.durable.get(&number).map_or([0; SECTOR as usize], |old| **old);
-            // The durable one, any version, or the newest one torn over the durable one.
+            // The durable one, the newest torn over it, or any version whole.
             let n = versions.len() as u64 + 2;
-            let pick = choose(n);
-            if pick == 0 {
-                continue;
-            }
-            let new = if pick <= versions.len() as u64 {
-                versions[pick as usize - 1].clone()
-            } else {
-                let newest = versions.last().expect("a dirty sector has a version");
-                let cut = choose(SECTOR) as usize;
-                let mut torn = old;
-                torn[..cut].copy_from_slice(&newest[..cut]);
-                Arc::new(torn)
+            let new = match choose(n).min(n - 1) {
+                0 => continue,
+                1 => {
+                    let newest = versions.last().expect("a dirty sector has a version");
+                    let cut = choose(SECTOR) as usize;
+                    let mut torn = old;
+                    torn[..cut].copy_from_slice(&newest[..cut]);
+                    Arc::new(torn)
+                }
+                pick => versions[pick as usize - 2].clone(),
             };
             self.durable.insert(number, new);
         }

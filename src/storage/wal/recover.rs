@@ -354,7 +354,11 @@ pub(super) fn conclude<D: Disk>(
     let Some(start) = chosen.cloned() else {
         let wanted =
             start.map_or_else(|| "any snapshot".to_owned(), |id| format!("the snapshot at {}", id.index));
-        return Err(Fault::corrupt(format!("the log in {} has no mark for {wanted}", dir.display())));
+        return Err(Fault::corrupt(format!(
+            "the log in {} has no mark for {wanted}: if segments before {} are missing, put them back",
+            dir.display(),
+            found.names.first().map(|name| name.text()).unwrap_or_default()
+        )));
     };
     let entries = replay(disk, dir, found, start.last)?;
     let last = entries.last().map_or(start.last, |entry| LogId { term: entry.term, index: entry.index });

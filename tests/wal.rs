@@ -1,0 +1,499 @@
+//! The log on a disk that loses what was not synced: crashes at every operation, rot, failed syncs.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kontiki::{
+    error::Fault,
+    raft::{ConfState, Entry, HardState, LogId, Payload, SnapshotMeta},
+    storage::{
+        Disk, EIO, ENOSPC, MemDisk,
+        wal::{self, Identity, Options, Recovered, Wal},
+    },
+    types::{ClusterId, Index, NodeId, Term},
+};
+use proptest::prelude::*;
+
+const IDENTITY: Identity = Identity { node: NodeId(0xbf0c), cluster: ClusterId(0xbdc7) };
+
+fn dir() -> PathBuf {
+    PathBuf::from("data/member/wal")
+}
+
+fn options() -> Options {
+    Options { segment_bytes: 1500, wals_max: 1, start: None }
+}
+
+/// Splitmix64: choices for a crash.
+fn choices(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    move |n| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // Often nothing, often everything, else anything.
+        match seed % 4 {
+            0 => 0,
+            1 => n - 1,
+            _ => (z ^ (z >> 31)) % n,
+        }
+    }
+}
+
+fn entry(term: u64, index: u64, len: usize) -> Entry {
+    let payload = match len {
+        0 => Payload::Empty,
+        len => Payload::Command(Bytes::from(vec![b'a' + (index % 26) as u8; len])),
+    };
+    Entry { term: Term(term), index: Index(index), payload }
+}
+
+fn hard(term: u64, commit: u64) -> HardState {
+    HardState { term: Term(term), vote: Some(NodeId(term)), commit: Index(commit) }
+}
+
+fn meta(term: u64, index: u64) -> SnapshotMeta {
+    let config = ConfState { voters: [NodeId(0xbf0c)].into(), ..ConfState::default() };
+    SnapshotMeta { last: LogId { term: Term(term), index: Index(index) }, config }
+}
+
+/// What is asked of a log.
+#[derive(Clone, Debug)]
+enum Op {
+    Append(Vec<Entry>, Option<HardState>, bool),
+    Mark(SnapshotMeta, Option<HardState>),
+    Sync,
+    Purge(u64),
+}
+
+/// A record as the model has it.
+#[derive(Clone, Debug)]
+enum Rec {
+    Entry(Entry),
+    State(HardState),
+    Mark(LogId),
+}
+
+/// The naive model: all records, and how many are durable for sure.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    records: Vec<Rec>,
+    acked: usize,
+    hard: HardState,
+}
+
+impl Model {
+    fn begin(&mut self, op: &Op) {
+        match op {
+            Op::Append(entries, hard, _) => {
+                self.records.extend(entries.iter().cloned().map(Rec::Entry));
+                self.state(*hard);
+            }
+            Op::Mark(meta, hard) => {
+                self.records.push(Rec::Mark(meta.last));
+                let mut hard = hard.unwrap_or(self.hard);
+                hard.commit = hard.commit.max(meta.last.index);
+                self.state((hard != self.hard).then_some(hard));
+            }
+            Op::Sync | Op::Purge(_) => {}
+        }
+    }
+
+    fn state(&mut self, hard: Option<HardState>) {
+        self.records.extend(hard.map(Rec::State));
+        self.hard = hard.unwrap_or(self.hard);
+    }
+
+    fn end(&mut self, op: &Op) {
+        if matches!(op, Op::Append(_, _, true) | Op::Mark(..) | Op::Sync) {
+            self.acked = self.records.len();
+        }
+    }
+
+    /// The log after the first `n` records: state, start and entries.
+    fn after(&self, n: usize) -> (HardState, LogId, Vec<Entry>) {
+        let records = &self.records[..n];
+        let states =
+            records.iter().filter_map(|rec| if let Rec::State(hard) = rec { Some(*hard) } else { None });
+        let mut hard = states.last().unwrap_or_default();
+        let mut start = LogId::default();
+        let mut log: Vec<Entry> = Vec::new();
+        for rec in records {
+            match rec {
+                Rec::Entry(entry) => {
+                    log.retain(|old| old.index < entry.index);
+                    log.push(entry.clone());
+                }
+                Rec::State(_) => {}
+                Rec::Mark(id) if id.index > hard.commit => {}
+                Rec::Mark(id) => {
+                    if !log.iter().any(|old| old.index == id.index && old.term == id.term) {
+                        log.clear();
+                    }
+                    start = start.max(*id);
+                }
+            }
+        }
+        log.retain(|entry| entry.index > start.index);
+        if let Some(last) = log.last().filter(|last| last.term > hard.term) {
+            hard = HardState { term: last.term, vote: None, commit: hard.commit };
+        }
+        (hard, start, log)
+    }
+
+    /// What may be left after a crash, seeing `found`: all that was acknowledged and some of what came behind it.
+    /// Several, since a mark without its state can't be seen until the commit index has reached it.
+    fn survivors(&self, found: &Recovered) -> Vec<Self> {
+        let found = (found.hard_state, found.start.last, found.entries.clone());
+        let fits = (self.acked..=self.records.len()).filter(|n| self.after(*n) == found);
+        fits.map(|n| {
+            let mut left = self.clone();
+            left.keep(n);
+            left
+        })
+        .collect()
+    }
+
+    /// Forgets what a crash has lost.
+    fn keep(&mut self, n: usize) {
+        self.records.truncate(n);
+        self.acked = n;
+        let states =
+            self.records.iter().filter_map(|rec| if let Rec::State(hard) = rec { Some(*hard) } else { None });
+        self.hard = states.last().unwrap_or_default();
+    }
+}
+
+fn run(wal: &mut Wal<MemDisk>, op: &Op) -> Result<(), Fault> {
+    match op {
+        Op::Append(entries, hard, sync) => wal.append(entries, *hard, *sync),
+        Op::Mark(meta, hard) => wal.save_snapshot_mark(meta, *hard),
+        Op::Sync => wal.sync(),
+        Op::Purge(index) => {
+            wal.release_to(Index(*index));
+            wal.purge().map(|_| ())
+        }
+    }
+}
+
+/// Every kind of batch, several cuts, an overwritten tail, marks of own and received snapshots, purges.
+fn script() -> Vec<Op> {
+    let mut ops = vec![
+        Op::Append(vec![entry(1, 1, 90), entry(1, 2, 0)], Some(hard(1, 0)), true),
+        Op::Append(vec![], Some(hard(1, 2)), false),
+        Op::Append((3..8).map(|i| entry(1, i, 200)).collect(), None, true),
+        Op::Append(vec![entry(1, 8, 40)], None, false),
+        Op::Append(vec![entry(1, 9, 700)], Some(hard(1, 7)), false),
+        Op::Sync,
+        Op::Mark(meta(1, 5), None),
+        Op::Append(vec![entry(2, 8, 30), entry(2, 9, 30)], Some(hard(2, 7)), true),
+        Op::Purge(5),
+        Op::Append((10..16).map(|i| entry(2, i, 300)).collect(), Some(hard(2, 9)), true),
+        Op::Mark(meta(2, 12), Some(hard(2, 12))),
+        Op::Purge(12),
+        Op::Append(vec![entry(2, 16, 1600)], Some(hard(2, 15)), true),
+        Op::Append(vec![entry(3, 17, 10)], Some(hard(3, 15)), true),
+        // Received: the log behind it is another leader's.
+        Op::Mark(meta(4, 17), Some(hard(4, 17))),
+        Op::Append(vec![entry(4, 18, 100)], None, true),
+    ];
+    ops.extend((19..24).map(|i| Op::Append(vec![entry(4, i, 60)], Some(hard(4, i - 1)), i % 2 == 0)));
+    ops
+}
+
+/// Runs the script until the power goes.
+fn play(disk: &MemDisk, ops: &[Op]) -> (Model, bool) {
+    let mut model = Model::default();
+    let Ok(mut wal) = Wal::create(disk.clone(), &dir(), IDENTITY, options()) else {
+        return (model, false);
+    };
+    for op in ops {
+        model.begin(op);
+        if run(&mut wal, op).is_err() {
+            return (model, true);
+        }
+        model.end(op);
+    }
+    (model, true)
+}
+
+fn open(disk: &MemDisk) -> Result<(Wal<MemDisk>, Recovered), Fault> {
+    Wal::open(disk.clone(), &dir(), options())
+}
+
+/// Opens after a crash, checks against the model, appends, and opens again.
+fn check_recovery(disk: &MemDisk, model: &Model, context: &str) {
+    let surveyed = wal::survey(disk, &dir()).unwrap_or_else(|fault| panic!("{context}: {fault}"));
+    let (wal, found) = open(disk).unwrap_or_else(|fault| panic!("{context}: {fault}"));
+    assert_eq!(found.identity, IDENTITY);
+    assert_eq!((&surveyed.marks, &surveyed.torn), (&found.marks, &found.repaired), "{context}");
+    let mut models = model.survivors(&found);
+    assert!(!models.is_empty(), "{context}: {found:?}\nis no prefix of {model:?}");
+    drop(wal);
+    let (mut wal, again) = open(disk).unwrap_or_else(|fault| panic!("{context}: opened twice: {fault}"));
+    assert_eq!(again, Recovered { repaired: None, ..found }, "{context}: opened twice");
+    let last = wal.last_index().0;
+    let more =
+        Op::Append(vec![entry(9, last + 1, 20), entry(9, last + 2, 600)], Some(hard(9, last + 1)), true);
+    run(&mut wal, &more).unwrap_or_else(|fault| panic!("{context}: appending: {fault}"));
+    for model in &mut models {
+        model.begin(&more);
+        model.end(&more);
+    }
+    drop(wal);
+    disk.crash(choices(2));
+    let (_, found) = open(disk).unwrap_or_else(|fault| panic!("{context}: after appending: {fault}"));
+    assert!(models.iter().any(|model| !model.survivors(&found).is_empty()), "{context}: {found:?}");
+}
+
+#[test]
+fn a_crash_in_any_operation_loses_nothing_acknowledged_and_invents_nothing() {
+    let ops = script();
+    let disk = MemDisk::new();
+    let (model, _) = play(&disk, &ops);
+    let total = disk.operations();
+    assert_eq!(disk.list(&dir()).expect("list").iter().filter(|name| name.ends_with(".wal")).count(), 3);
+    check_recovery(&disk, &model, "no crash");
+    let (mut torn, mut crashes) = (0, 0);
+    for at in 0..total {
+        let disk = MemDisk::new();
+        disk.crash_at(at);
+        let (model, created) = play(&disk, &ops);
+        assert!(disk.is_off());
+        for seed in 0..12 {
+            let disk = disk.fork();
+            disk.crash(choices(seed));
+            let context = format!("crash in operation {at}, seed {seed}");
+            if !wal::exists(&disk, &dir()).expect("exists") {
+                assert!(!created, "{context}: the log is gone");
+                Wal::create(disk.clone(), &dir(), IDENTITY, options()).expect("made anew");
+                continue;
+            }
+            crashes += 1;
+            crash_in_recovery(&disk, &model, &context, seed);
+            torn += u64::from(wal::survey(&disk, &dir()).is_ok_and(|survey| survey.torn.is_some()));
+            check_recovery(&disk, &model, &context);
+        }
+    }
+    // The disk does what this test is about.
+    assert!(torn > crashes / 20, "{torn} torn ends of {crashes}");
+}
+
+fn crash_in_recovery(disk: &MemDisk, model: &Model, context: &str, seed: u64) {
+    let probe = disk.fork();
+    _ = open(&probe).unwrap_or_else(|fault| panic!("{context}: {fault}"));
+    for at in 0..probe.operations() {
+        let disk = disk.fork();
+        disk.crash_at(at);
+        assert!(open(&disk).is_err());
+        disk.crash(choices(seed + at));
+        let context = format!("{context}, then in recovery's operation {at}");
+        let (_, found) = open(&disk).unwrap_or_else(|fault| panic!("{context}: {fault}"));
+        assert!(!model.survivors(&found).is_empty(), "{context}: {found:?}\nis no prefix of {model:?}");
+    }
+}
+
+/// The end of the last frame in a segment.
+fn used(bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while let Some(head) = bytes.get(at..at + 8) {
+        let head = u64::from_le_bytes(head.try_into().expect("8 bytes"));
+        if head == 0 {
+            break;
+        }
+        at += 8 + (head & 0xff_ffff) as usize + (head >> 56 & 7) as usize;
+    }
+    at as u64
+}
+
+#[test]
+fn rot_before_the_last_mark_is_corrupt_and_names_its_place_behind_it_torn() {
+    let disk = MemDisk::new();
+    let (model, _) = play(&disk, &script());
+    disk.crash(choices(1));
+    let whole = model.after(model.records.len());
+    let names = disk.list(&dir()).expect("list");
+    let (mut corrupt, mut torn, mut harmless) = (0, 0, 0);
+    for name in names.iter().filter(|name| name.ends_with(".wal")) {
+        let path = dir().join(name);
+        let bytes = disk.contents(&path).expect("contents");
+        let last = names.last() == Some(name);
+        for offset in 0..used(&bytes) {
+            let disk = disk.fork();
+            disk.rot(&path, offset, 1 << (offset % 8)).expect("rot");
+            match open(&disk) {
+                Err(Fault::Corrupt(text)) => {
+                    assert!(
+                        text.contains("offset") && text.contains("index") && text.contains(".wal"),
+                        "{text}"
+                    );
+                    corrupt += 1;
+                }
+                Err(fault) => panic!("{name} at {offset}: {fault}"),
+                Ok((_, found)) if found.repaired.is_some() => {
+                    assert!(last, "{name} at {offset}: only the last segment can be torn");
+                    assert!(found.entries.len() < whole.2.len() || found.hard_state.commit < whole.0.commit);
+                    torn += 1;
+                }
+                // A tag of a field that etcd skips, or padding.
+                Ok((_, found)) => {
+                    assert_eq!(
+                        (found.hard_state, found.start.last, found.entries),
+                        whole,
+                        "{name} at {offset}"
+                    );
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(corrupt > torn && torn > 0 && harmless < (corrupt + torn) / 4, "{corrupt} {torn} {harmless}");
+}
+
+#[test]
+fn a_lost_sector_or_a_missing_segment_is_not_a_shorter_log() {
+    let disk = MemDisk::new();
+    play(&disk, &script());
+    let names = disk.list(&dir()).expect("list");
+    let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".wal")).collect();
+    let tail = dir().join(segments[2]);
+    let bytes = disk.contents(&tail).expect("contents");
+    // All of the first two records after the head read as if nothing had been written there.
+    let holed = disk.fork();
+    holed.crash(choices(1));
+    let mut hole = bytes.clone();
+    hole[200..400].fill(0);
+    holed.put(&tail, &hole).expect("put");
+    assert!(matches!(open(&holed), Err(Fault::Corrupt(_))));
+    let empty = disk.fork();
+    empty.crash(choices(1));
+    empty.put(&tail, &[]).expect("put");
+    assert!(matches!(open(&empty), Err(Fault::Corrupt(_))));
+    let disk = MemDisk::new();
+    let entries: Vec<_> =
+        (1..40).map(|i| Op::Append(vec![entry(1, i, 200)], Some(hard(1, i - 1)), true)).collect();
+    play(&disk, &entries);
+    let names = disk.list(&dir()).expect("list");
+    let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".wal")).collect();
+    assert!(segments.len() > 4);
+    for gone in &segments[..segments.len() - 1] {
+        let missing = disk.fork();
+        missing.crash(choices(1));
+        missing.remove_file(&dir().join(gone)).expect("remove");
+        assert!(matches!(open(&missing), Err(Fault::Corrupt(text)) if text.contains("missing")));
+    }
+}
+
+#[test]
+fn a_failed_write_or_sync_closes_the_log_for_good() {
+    for errno in [EIO, ENOSPC] {
+        for operation in 0..2 {
+            let disk = MemDisk::new();
+            let mut wal = Wal::create(disk.clone(), &dir(), IDENTITY, options()).expect("create");
+            wal.append(&[entry(1, 1, 10)], Some(hard(1, 1)), true).expect("append");
+            disk.fail_at(disk.operations() + operation, errno);
+            let batch = [entry(1, 2, 10)];
+            assert!(matches!(wal.append(&batch, None, true), Err(Fault::Io { .. })));
+            assert!(wal.append(&batch, None, true).is_err());
+            assert!(wal.sync().is_err());
+            assert!(wal.save_snapshot_mark(&meta(1, 1), None).is_err());
+            drop(wal);
+            disk.crash(choices(1));
+            let (_, found) = open(&disk).expect("open");
+            assert_eq!(found.entries, [entry(1, 1, 10)]);
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_one_sync_and_a_commit_none() {
+    let disk = MemDisk::new();
+    let mut wal = Wal::create(disk.clone(), &dir(), IDENTITY, Options::default()).expect("create");
+    let before = disk.operations();
+    let batch: Vec<_> = (1..1000).map(|i| entry(1, i, 100)).collect();
+    wal.append(&batch, Some(hard(1, 0)), true).expect("append");
+    assert_eq!(disk.operations() - before, 2, "one write, one sync");
+    wal.append(&[], Some(hard(1, 9)), false).expect("append");
+    assert_eq!(disk.operations() - before, 3);
+    assert!(!wal.is_synced());
+}
+
+#[test]
+fn one_process_at_a_time_and_no_second_log() {
+    let disk = MemDisk::new();
+    let wal = Wal::create(disk.clone(), &dir(), IDENTITY, options()).expect("create");
+    assert!(matches!(open(&disk), Err(Fault::Refused(text)) if text.contains("another process")));
+    drop(wal);
+    assert!(matches!(Wal::create(disk.clone(), &dir(), IDENTITY, options()), Err(Fault::Refused(_))));
+    assert!(open(&disk).is_ok());
+    assert!(!wal::exists(&disk, Path::new("data/other")).expect("exists"));
+    assert!(wal::exists(&disk, &dir()).expect("exists"));
+}
+
+/// Turns numbers into an operation that raft could ask for.
+fn operation(model: &Model, last: u64, (kind, a, b): (u8, u8, u16)) -> Op {
+    let (state, start, _) = model.after(model.records.len());
+    let commit = state.commit.0;
+    let term = state.term.0.max(1) + u64::from(a == 0);
+    let sync = b % 3 != 0;
+    match kind % 8 {
+        0..5 => {
+            // Now and then over what is there, as a new leader does.
+            let first = if a < 40 { (commit + 1).max(start.index.0 + 1) } else { last + 1 };
+            let term = term + u64::from(a < 40);
+            let entries = (first..first + u64::from(a % 5) + 1).map(|i| entry(term, i, usize::from(b % 700)));
+            Op::Append(entries.collect(), (kind % 2 == 0 || a < 40).then(|| hard(term, commit)), sync)
+        }
+        5 => Op::Append(
+            vec![],
+            Some(hard(term, commit + (last - commit) * u64::from(a) / 255)),
+            sync || a == 0,
+        ),
+        6 if a < 60 => {
+            let index = last + u64::from(a) + 1;
+            Op::Mark(meta(term, index), Some(hard(term, index)))
+        }
+        6 => {
+            let entries = model.after(model.records.len()).2;
+            match entries.iter().find(|entry| entry.index.0 == commit) {
+                Some(entry) => Op::Mark(meta(entry.term.0, commit), None),
+                None => Op::Sync,
+            }
+        }
+        _ => Op::Purge(start.index.0),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_operations_and_crashes_agree_with_the_model(
+        steps in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u16>(), 0_u8..12), 1..60),
+    ) {
+        let disk = MemDisk::new();
+        let mut wal = Wal::create(disk.clone(), &dir(), IDENTITY, options()).expect("create");
+        let mut models = vec![Model::default()];
+        for (kind, a, b, crash) in steps {
+            let op = operation(&models[0], wal.last_index().0, (kind, a, b));
+            models.iter_mut().for_each(|model| model.begin(&op));
+            if crash == 0 {
+                disk.crash_at(disk.operations() + u64::from(a % 4));
+            }
+            match run(&mut wal, &op) {
+                Ok(()) => models.iter_mut().for_each(|model| model.end(&op)),
+                Err(fault) => prop_assert!(disk.is_off(), "{}", fault),
+            }
+            if crash <= 1 {
+                drop(wal);
+                disk.crash(choices(u64::from(b)));
+                let (opened, found) = open(&disk).expect("open");
+                let left: Vec<_> = models.iter().flat_map(|model| model.survivors(&found)).collect();
+                prop_assert!(!left.is_empty(), "{:?}\nis no prefix of {:?}", found, models);
+                models = left;
+                wal = opened;
+            }
+        }
+    }
+}
