@@ -461,3 +461,7 @@ pub fn open_body<D: Disk>(
         .map_err(|error| Fault::io(format!("opening {}", path.display()), error))?;
     BodyReader::new(io::BufReader::with_capacity(CHUNK_BYTES, DiskStream { file, offset: 0 }))
 }
+
+#[cfg(test)]
+#[path = "snapshot_file_tests.rs"]
+mod tests;
