@@ -18,9 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
-# Name, arguments of `kontiki bench`, share of the time of a load that fills first.
+# Name, arguments of `kontiki bench`.
 WIDE = "--clients 1000 --conns 100"
 LOADS = {
     "put-1": "put --clients 1 --conns 1",
@@ -40,7 +39,8 @@ BENCH_MARGIN = 90  # seconds beside the load itself, for filling and the slowest
 class Cluster:
     """Fresh members of one program."""
 
-    def __init__(self, command, count, base):
+    def __init__(self, command, count, base, program):
+        self.program = program  # the load generator, which also asks whether the members are well
         self.dir = tempfile.mkdtemp(prefix="bench-compare-")
         self.endpoints = [f"127.0.0.1:{base + 2 * i}" for i in range(count)]
         peers = [f"http://127.0.0.1:{base + 2 * i + 1}" for i in range(count)]
@@ -55,7 +55,7 @@ class Cluster:
                 self.processes.append(subprocess.Popen(words, stdout=log, stderr=log))
         deadline = time.monotonic() + START_MAX
         for i, endpoint in enumerate(self.endpoints):
-            while not healthy(endpoint):
+            while not healthy(program, endpoint):
                 if time.monotonic() > deadline or self.processes[i].poll() is not None:
                     with open(os.path.join(self.dir, f"m{i}.log"), errors="replace") as log:
                         text = log.read()[-2000:]
@@ -63,9 +63,9 @@ class Cluster:
                     raise RuntimeError(f"{command} did not start at {endpoint}:\n{text}")
                 time.sleep(0.05)
 
-    def bench(self, program, load, seconds):
+    def bench(self, load, seconds):
         """Runs one load; None if it failed."""
-        words = [program, "bench"] + shlex.split(load) + ["--endpoints", ",".join(self.endpoints), "--json"]
+        words = shlex.split(self.program) + ["bench"] + shlex.split(load) + ["--endpoints", ",".join(self.endpoints), "--json"]
         if load.startswith("watch"):
             # A watch ends with its events: as many writes as fit the time.
             rate = int(load.split("--rate ")[1].split()[0])
@@ -96,12 +96,9 @@ class Cluster:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def healthy(endpoint):
-    try:
-        with urllib.request.urlopen(f"http://{endpoint}/health", timeout=1) as answer:
-            return json.load(answer).get("health") == "true"
-    except (OSError, ValueError):
-        return False
+def healthy(program, endpoint):
+    words = shlex.split(program) + ["ctl", f"--endpoints={endpoint}", "--command-timeout=1s", "endpoint", "health"]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
 def measures(result):
@@ -156,9 +153,10 @@ def main():
                 for load in loads:
                     print(f"{count} member(s), round {turn + 1}/{rounds}: {side} {load}", file=sys.stderr, flush=True)
                     # Fresh for each load: what one leaves behind would weigh on the next.
-                    cluster = Cluster(options.etcd if side == "etcd" else options.kontiki, count, options.port_base)
+                    command = options.etcd if side == "etcd" else options.kontiki
+                    cluster = Cluster(command, count, options.port_base, bench)
                     try:
-                        result = cluster.bench(bench, LOADS[load], seconds)
+                        result = cluster.bench(LOADS[load], seconds)
                     finally:
                         cluster.stop()
                     if result:

@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 FORMATS = ["simple", "json", "fields", "table", "protobuf"]
 WATCH_SETTLE = 0.5  # a watch gives no sign that it has begun
@@ -236,7 +235,7 @@ SUITES = {
 class Cluster:
     """Fresh servers of one program, on ports from `base` on."""
 
-    def __init__(self, program, count, base):
+    def __init__(self, program, count, base, ctl):
         self.dir = tempfile.mkdtemp(prefix="compare-ctl-")
         self.endpoints = [f"127.0.0.1:{base + 2 * i}" for i in range(count)]
         peers = ",".join(f"m{i}=http://127.0.0.1:{base + 2 * i + 1}" for i in range(count))
@@ -244,16 +243,17 @@ class Cluster:
         for i, endpoint in enumerate(self.endpoints):
             peer = f"http://127.0.0.1:{base + 2 * i + 1}"
             client = f"http://{endpoint}"
-            log = open(os.path.join(self.dir, f"m{i}.log"), "wb")
             words = shlex.split(program) + ["--name", f"m{i}", "--data-dir", os.path.join(self.dir, f"m{i}"),
                 "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
                 "--initial-advertise-peer-urls", peer, "--initial-cluster", peers, "--initial-cluster-token", "compare"]  # fmt: skip
-            self.processes.append(subprocess.Popen(words, stdout=log, stderr=log))
+            with open(os.path.join(self.dir, f"m{i}.log"), "wb") as log:
+                self.processes.append(subprocess.Popen(words, stdout=log, stderr=log))
         deadline = time.monotonic() + 20
         for endpoint in self.endpoints:
-            while not healthy(endpoint):
-                if time.monotonic() > deadline:
-                    text = open(os.path.join(self.dir, "m0.log"), errors="replace").read()[-2000:]
+            while not healthy(ctl, endpoint):
+                if time.monotonic() > deadline or any(process.poll() is not None for process in self.processes):
+                    with open(os.path.join(self.dir, "m0.log"), errors="replace") as log:
+                        text = log.read()[-2000:]
                     self.stop()
                     sys.exit(f"{program} does not answer at {endpoint}:\n{text}")
                 time.sleep(0.05)
@@ -265,12 +265,9 @@ class Cluster:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def healthy(endpoint):
-    try:
-        with urllib.request.urlopen(f"http://{endpoint}/health", timeout=1) as answer:
-            return json.load(answer).get("health") == "true"
-    except (OSError, ValueError):
-        return False
+def healthy(ctl, endpoint):
+    words = shlex.split(ctl) + [f"--endpoints={endpoint}", "--command-timeout=1s", "endpoint", "health"]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
 class Side:
@@ -434,6 +431,8 @@ def any_member(text):
 
 def unordered(text):
     """The text with its lines, and the words of a list, in one order."""
+    # A drawn id may take nine bytes or ten, which shows in the length before it.
+    text = re.sub(r"(?s)[\x12\x1a].\x08<M>", "<MEMBER>", text)
     lines = []
     for line in text.splitlines(keepends=True):
         if line.startswith("{"):
@@ -497,7 +496,7 @@ def main():
         results, sides = [], []
         for ctl, server, endpoints in zip(ctls, servers, given):
             # One after the other, on the same ports: what is hashed from addresses is the same.
-            cluster = Cluster(server, members, options.port_base) if server else None
+            cluster = Cluster(server, members, options.port_base, ctl) if server else None
             try:
                 side = Side(ctl, cluster.endpoints if cluster else endpoints.split(","))
                 side.learn_ids()

@@ -275,7 +275,13 @@ impl Client {
                 if transport {
                     self.broken(&picked);
                 }
-                (CallError::from(status.clone()), transport && is_unsent(&status))
+                let unsent = transport && is_unsent(&status);
+                let error = match CallError::from(status) {
+                    // tonic has several codes for a connection that broke; gRPC has one.
+                    CallError::Status(status) if transport => Status::unavailable(status.message()).into(),
+                    error => error,
+                };
+                (error, unsent)
             })
         };
         let answer = match deadline {
