@@ -395,7 +395,7 @@ RULES = [
     (r"\| +[0-9.]+ [kMG]?B( \|.*?\|.*?\|) +\d+ \| +\d+ \| +\d+ \|", r"| SIZE\1 TERM | INDEX | INDEX |"),
     (r"\d+(\.\d+)?(ms|µs|s)(?=\"|$| *\|)", "TOOK"),
     (r"attached keys\(\[(.*)\]\)", lambda m: f"attached keys([{' '.join(sorted(m[1].split()))}])"),
-    (r"\| [0-9a-f]{15,16} \| unstarted", "| ID | unstarted"),
+    (r"\| +[0-9a-f]{13,16} \| unstarted", "| ID | unstarted"),
     (r"remaining\(\d+s\)", "remaining(N)"),
     (r'"ttl":\d+', '"ttl":N'),
     (r'"TTL" : \d+', '"TTL" : N'),
@@ -403,7 +403,9 @@ RULES = [
     (r'"(ID|id)"( ?: ?)\d{15,}', r'"\1"\2ID'),
     (r"^[0-9a-f]{16}$", "ID"),
     (r"(127\.0\.0\.1|localhost):\d{5}", "ADDRESS"),
-    (r"[0-9a-f]{15,16}(, unstarted| added to| removed from| updated in| promoted in)", r"ID\1"),
+    # Ids that begin with zeros are shorter, or come after spaces.
+    (r"^Member +", "Member "),
+    (r"[0-9a-f]{13,16}(, unstarted| added to| removed from| updated in| promoted in)", r"ID\1"),
 ]
 
 
@@ -444,7 +446,8 @@ def unordered(text):
                 listed["members"].sort(key=json.dumps)
                 line = json.dumps(listed) + "\n"
         lines.append(re.sub(r'ETCD_INITIAL_CLUSTER="(.*)"', lambda m: ",".join(sorted(m[1].split(","))), line))
-    return "".join(sorted(lines)) if text.isprintable() or "\n" in text[:-1] or text.startswith("{") else "".join(sorted(text))
+    binary = any(not c.isprintable() and c != "\n" for c in text)
+    return "".join(sorted(text if binary else lines))
 
 
 def shown(text):
