@@ -6,14 +6,17 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, Member,
     admit::{OnLearner, admit},
-    check, convert, error, quota, requests,
+    check, convert, error, quota,
 };
 use crate::{
     error::Refusal,
     mvcc,
     state::{Command, Reply},
     types::Revision,
-    wire::etcdserverpb::{self as pb, kv_server::Kv, request_op},
+    wire::{
+        etcdserverpb::{self as pb, kv_server::Kv, request_op},
+        kv as requests,
+    },
 };
 
 impl<M: Member> Api<M> {

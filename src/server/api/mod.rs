@@ -29,7 +29,6 @@ mod lease;
 mod maintenance;
 mod member;
 mod quota;
-mod requests;
 mod urls;
 mod version;
 mod watch;

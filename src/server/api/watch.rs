@@ -17,15 +17,10 @@ use super::{
 };
 use crate::{
     error::Refusal,
-    types::{KeyRange, Revision},
-    watch::{Create, Frame, StreamId, WatchEvent, WatchId, WatchRequest},
+    watch::{Frame, StreamId, WatchRequest},
     wire::{
-        RawKeyValue,
-        etcdserverpb::{
-            self as pb, ResponseHeader, watch_create_request::FilterType, watch_request::RequestUnion,
-            watch_server::Watch,
-        },
-        mvccpb,
+        etcdserverpb::{self as pb, watch_server::Watch},
+        kv,
     },
 };
 
@@ -140,7 +135,7 @@ where
                     return;
                 }
                 Step::Asked(Some(Ok(request)), taken) => {
-                    if let Some(request) = asked_for(request) {
+                    if let Some(request) = kv::watch_request(request) {
                         watches.tell(WatchInput::Asked { stream: watches.id, request, taken });
                     }
                 }
@@ -155,52 +150,11 @@ where
                 }
                 Step::Frames(count) => {
                     for frame in frames.drain(..) {
-                        yield Ok(response(&member, frame));
+                        yield Ok(kv::watch_response(frame, convert::full(member.header())));
                     }
                     watches.tell(WatchInput::Drained(watches.id, count));
                 }
             }
         }
-    }
-}
-
-/// The request as the hub's; None if it asks for nothing.
-fn asked_for(request: pb::WatchRequest) -> Option<WatchRequest> {
-    Some(match request.request_union? {
-        RequestUnion::CreateRequest(create) => WatchRequest::Create(Create {
-            no_put: create.filters().any(|filter| filter == FilterType::Noput),
-            no_delete: create.filters().any(|filter| filter == FilterType::Nodelete),
-            start: Revision(create.start_revision),
-            progress_notify: create.progress_notify,
-            prev_kv: create.prev_kv,
-            watch_id: WatchId(create.watch_id),
-            fragment: create.fragment,
-            range: KeyRange::from_wire(create.key, create.range_end),
-        }),
-        RequestUnion::CancelRequest(cancel) => WatchRequest::Cancel { id: WatchId(cancel.watch_id) },
-        RequestUnion::ProgressRequest(_) => WatchRequest::Progress,
-    })
-}
-
-fn response<M: Member>(member: &M, frame: Frame) -> pb::WatchResponse {
-    let header: Option<ResponseHeader> = convert::at(member.header(), frame.revision);
-    pb::WatchResponse {
-        header,
-        watch_id: frame.watch_id.0,
-        created: frame.created,
-        canceled: frame.canceled,
-        compact_revision: frame.compact_revision.0,
-        cancel_reason: frame.cancel_reason.into_owned(),
-        fragment: frame.fragment,
-        events: frame.events.into_iter().map(event).collect(),
-    }
-}
-
-fn event(event: WatchEvent) -> mvccpb::Event {
-    let kind = if event.deleted { mvccpb::event::EventType::Delete } else { mvccpb::event::EventType::Put };
-    mvccpb::Event {
-        r#type: kind as i32,
-        kv: Some(RawKeyValue(event.kv.0)),
-        prev_kv: event.prev_kv.map(|kv| RawKeyValue(kv.0)),
     }
 }
