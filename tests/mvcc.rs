@@ -9,8 +9,8 @@ use kontiki::{
         Config, DeleteRequest, Error, Op, PutRequest, RangeRequest, SortTarget, Store, TxnRequest,
         TxnResponse, check_txn,
     },
-    table::Batch,
-    types::{KeyRange, LeaseId, Revision},
+    table::{Batch, Table},
+    types::{KeyRange, LeaseId, Revision, SubRevision},
 };
 use mvcc_tables::{Granted, MapTables};
 
@@ -200,6 +200,27 @@ fn hashes_of_compacted_stores_are_etcds() {
         assert_eq!(member.hash(0), Ok((hash, revision)));
         member.clean();
         assert_eq!(member.hash(0), Ok((hash, revision)));
+    }
+}
+
+/// As etcd 3.5.1 leaves it when the newest change was a deletion: its tombstone is gone.
+#[test]
+fn revisions_do_not_go_back_behind_a_compaction() {
+    for (scheduled, finished) in [(7, 7), (7, 3), (7, -1)] {
+        let tables = MapTables::default();
+        let mut batch = Batch::default();
+        for (key, main) in [("scheduledCompactRev", scheduled), ("finishedCompactRev", finished)] {
+            if main >= 0 {
+                let mark = SubRevision { main: Revision(main), sub: 0 }.to_key(false);
+                batch.put(Table::Meta, key.as_bytes(), mark);
+            }
+        }
+        tables.write(batch);
+        let store = Store::open(tables.clone(), Config::default()).expect("it opens");
+        assert_eq!((store.revision(), store.compacted()), (Revision(7), Revision(7)));
+        assert_eq!(store.compaction_finished(), Revision(finished));
+        assert_eq!(store.compact_step(10).expect("no fault").is_some(), finished < scheduled, "it goes on");
+        assert_eq!(store.compaction_finished(), Revision(7));
     }
 }
 

@@ -12,7 +12,7 @@ use kontiki::{
         Op, OpResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, SortOrder, SortTarget, Store,
         TxnRequest, TxnResponse, check_txn,
     },
-    table::Batch,
+    table::{Batch, Table},
     types::{KeyRange, KeyValue, LeaseId, Revision, SubRevision},
 };
 use mvcc_tables::{Granted, MapTables};
@@ -592,5 +592,12 @@ proptest! {
         prop_assert_eq!(pair.store.compaction_finished().0, pair.model.compacted);
         pair.sweep();
         pair.reopen();
+        // Compacted to a last put, nothing is left but the keys that are there.
+        pair.act(&Action::Put(PutRequest { key: Bytes::from_static(b"z"), ..PutRequest::default() }));
+        pair.act(&Action::Compact(0));
+        pair.publish();
+        while pair.step(2) {}
+        let live = pair.model.states.last().map_or(0, |state| state.len());
+        prop_assert_eq!(pair.tables.rows(Table::Rev), live);
     }
 }

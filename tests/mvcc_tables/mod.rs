@@ -20,6 +20,12 @@ type Rows = BTreeMap<(Table, Vec<u8>), Bytes>;
 pub struct MapTables(Arc<RwLock<Rows>>);
 
 impl MapTables {
+    /// How many rows a table has.
+    #[allow(dead_code, reason = "not every test that shares this counts")]
+    pub fn rows(&self, table: Table) -> usize {
+        self.0.read().expect("no test panics in here").keys().filter(|(of, _)| *of == table).count()
+    }
+
     pub fn write(&self, batch: Batch) {
         let mut rows = self.0.write().expect("no test panics in here");
         for write in batch.writes {
