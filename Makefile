@@ -1,0 +1,33 @@
+# `make run` and `make test` are all that a fresh machine needs; the other targets are for daily work.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+DEPS = eval "$$(.ci/deps)"
+DATA ?= default.etcd
+
+.PHONY: help run build test check fmt sim demo bench
+help: ## What there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+run: ## Build and serve on 127.0.0.1:2379 (data in ./default.etcd)
+	$(DEPS); cargo build --locked --release --bin kontiki; exec "$$CARGO_TARGET_DIR/release/kontiki" --data-dir $(DATA)
+
+build: ## Build the release binary and say where it is
+	$(DEPS); cargo build --locked --release --bin kontiki; echo "$$CARGO_TARGET_DIR/release/kontiki"
+
+test: ## The whole suite
+	$(DEPS); cargo test --locked --workspace; $(MAKE) --no-print-directory sim
+
+sim: ## The simulator's slice: a whole cluster under madsim
+	$(DEPS); CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim" cargo test --locked -p sim
+
+check: ## Formatting and lints
+	$(DEPS); cargo fmt --all --check; cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format
+	cargo fmt --all
+
+demo: ## Three members on loopback, until Ctrl-C
+	$(DEPS); cargo build --locked --release --bin kontiki; exec .ci/demo "$$CARGO_TARGET_DIR/release/kontiki"
+
+bench: ## Against real etcd: make bench ETCD=/path/to/etcd
+	$(DEPS); cargo build --locked --release --bin kontiki; exec python3 tests/bench_compare.py --etcd "$(ETCD)" --kontiki "$$CARGO_TARGET_DIR/release/kontiki"
