@@ -24,7 +24,7 @@ fn ids(leases: Vec<LeaseId>) -> Vec<i64> {
 }
 
 fn plain(book: &Book, now: u64) -> Expirer {
-    Expirer::new(ExpirerConfig::default(), book, 1000, Instant(now))
+    Expirer::new(ExpirerConfig::default(), book.seconds(), 1000, Instant(now))
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_new_leader_spreads_many_leases() {
 fn long_leases_are_checkpointed() {
     let config =
         ExpirerConfig { checkpoint_ms: Some(300_000), checkpoint_leases_max: 2, ..Default::default() };
-    let mut expirer = Expirer::new(config, &book(&[(1, 10)]), 0, Instant(0));
+    let mut expirer = Expirer::new(config, book(&[(1, 10)]).seconds(), 0, Instant(0));
     for id in 2..=4 {
         expirer.applied(LeaseChange::Granted(LeaseId(id), 1000), Instant(0));
     }

@@ -118,6 +118,12 @@ impl Book {
         self.leases.iter().map(|(id, lease)| (*id, lease))
     }
 
+    /// All leases with the seconds granted and those left at the last checkpoint: what an
+    /// [`Expirer`](super::Expirer) starts from.
+    pub fn seconds(&self) -> impl Iterator<Item = (LeaseId, i64, i64)> {
+        self.leases.iter().map(|(&id, lease)| (id, lease.ttl, lease.remaining))
+    }
+
     /// How many leases there are.
     pub fn len(&self) -> usize {
         self.leases.len()

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Book;
 use crate::{
     state::LeaseChange,
     types::{Instant, LeaseId},
@@ -90,9 +89,15 @@ pub struct Expirer {
 }
 
 impl Expirer {
-    /// A new leader's: each lease lasts as long as it has left, and `extend_ms` (the election timeout) more.
+    /// A new leader's, of all leases with the seconds granted and those left at the last checkpoint (0 for none):
+    /// each lasts as long as it has left, and `extend_ms` (the election timeout) more.
     /// Many leases that would end together are spread.
-    pub fn new(config: ExpirerConfig, book: &Book, extend_ms: u64, now: Instant) -> Self {
+    pub fn new(
+        config: ExpirerConfig,
+        leases: impl Iterator<Item = (LeaseId, i64, i64)>,
+        extend_ms: u64,
+        now: Instant,
+    ) -> Self {
         let mut expirer = Self {
             config,
             clocks: BTreeMap::new(),
@@ -101,11 +106,10 @@ impl Expirer {
             window_revokes: 0,
             checkpoints: BTreeSet::new(),
         };
-        let mut leases: Vec<_> = book
-            .iter()
-            .map(|(id, lease)| {
-                let expiry = after_seconds(now, lease.left()).after(extend_ms);
-                (expiry, id, lease.ttl, lease.remaining > 0)
+        let mut leases: Vec<_> = leases
+            .map(|(id, ttl, remaining)| {
+                let left = if remaining > 0 { remaining } else { ttl };
+                (after_seconds(now, left).after(extend_ms), id, ttl, remaining > 0)
             })
             .collect();
         leases.sort_unstable();

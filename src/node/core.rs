@@ -1,0 +1,456 @@
+//! The node itself.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{
+    effect::{Answer, Effect, Lead, Persist},
+    event::{Event, Report, Request},
+    limits::Config,
+    policy::LogPolicy,
+    waiters::{Proposals, Purpose, Reader, Reads, Transfer},
+};
+use crate::{
+    error::Refusal,
+    lease::{Expirer, Renewal},
+    raft::{
+        Body, Entry, Input, LogId, Message, Payload, PersistId, Raft, Ready, RestoreError, Restored,
+        RoleKind, Snapshot, StepError,
+    },
+    state::LeaseChange,
+    types::{Index, Instant, LeaseId, NodeId, Term},
+};
+
+/// A member's decisions. See the module.
+pub struct Node<W> {
+    config: Config,
+    raft: Raft,
+    now: Instant,
+    applied: Index,
+    lead: Lead,
+    /// Waits for a leader, or for the change before it. Id 0 is nobody's.
+    unproposed: VecDeque<(u64, Payload)>,
+    unproposed_changes: VecDeque<(u64, Payload)>,
+    proposals: Proposals<W>,
+    reads: Reads<W>,
+    transfer: Option<Transfer<W>>,
+    /// All leases: seconds granted, seconds remaining at the last checkpoint.
+    leases: BTreeMap<LeaseId, (i64, i64)>,
+    /// Their deadlines; a leader's alone.
+    expirer: Option<Expirer>,
+    /// A snapshot that the log is to name before it is installed.
+    installing: Option<(PersistId, Snapshot)>,
+    log: LogPolicy,
+    effects: Vec<Effect<W>>,
+}
+
+/// What a node starts from besides raft's own state.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// The time.
+    pub now: Instant,
+    /// All leases, with seconds granted and remaining.
+    pub leases: Vec<(LeaseId, i64, i64)>,
+    /// The newest checkpoint.
+    pub checkpointed: Index,
+}
+
+impl<W> Node<W> {
+    /// A node that goes on from what its disk holds.
+    pub fn new(config: Config, restored: Restored, start: Start) -> Result<Self, RestoreError> {
+        let applied = restored.applied;
+        let raft = Raft::new(config.raft, restored)?;
+        Ok(Self {
+            log: LogPolicy::new(start.checkpointed),
+            leases: start.leases.into_iter().map(|(id, ttl, left)| (id, (ttl, left))).collect(),
+            config,
+            raft,
+            now: start.now,
+            applied,
+            lead: Lead::default(),
+            unproposed: VecDeque::new(),
+            unproposed_changes: VecDeque::new(),
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            transfer: None,
+            expirer: None,
+            installing: None,
+            effects: Vec::new(),
+        })
+    }
+
+    /// Raft's state, to look at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The last index that has been applied.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// Takes an event. What comes of it is handed out by [`Node::poll`]; many events may come before it.
+    pub fn step(&mut self, event: Event<W>) {
+        match event {
+            Event::Tick(now) => self.tick(now),
+            Event::Message(message) => self.input(Input::Receive(message)),
+            Event::Unreachable(peer) => self.input(Input::Unreachable(peer)),
+            Event::SnapshotSent { to, ok } => self.input(Input::SnapshotSent { to, ok }),
+            Event::SnapshotReceived { from, term, snapshot } => self.snapshot_received(from, term, snapshot),
+            Event::SnapshotBuilt { to, snapshot: Some(snapshot) } => {
+                self.input(Input::SnapshotBuilt { to, snapshot });
+            }
+            Event::SnapshotBuilt { to, snapshot: None } => self.input(Input::SnapshotSent { to, ok: false }),
+            Event::Persisted(id) => self.persisted(id),
+            Event::Applied(report) => self.report(report),
+            Event::Request(request) => self.request(request),
+        }
+    }
+
+    /// Hands out what is to be done, in order.
+    pub fn poll(&mut self) -> Vec<Effect<W>> {
+        self.propose_queued();
+        if let Some(id) = self.reads.ask(self.now, self.config.read_retry_ms) {
+            // Refused while there is no leader: asked again after the retry time.
+            let _ = self.raft.step(Input::Read(id));
+        }
+        while let Some(ready) = self.raft.poll_ready() {
+            self.ready(ready);
+        }
+        self.answer_reads();
+        self.keep_log_short();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.role() == RoleKind::Leader
+    }
+
+    fn input(&mut self, input: Input) {
+        // What else raft has no use for changes nothing.
+        if let Err(diverged @ StepError::Diverged { .. }) = self.raft.step(input) {
+            self.effects.push(Effect::Diverged(diverged));
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.now = now;
+        self.input(Input::Tick);
+        for waiter in self.proposals.expire(now) {
+            // etcd's texts: nobody could take it, or nobody knows what became of it.
+            let refusal =
+                if self.lead.leader.is_none() { Refusal::DeadlineExceeded } else { Refusal::Timeout };
+            self.effects.push(Effect::Answer(waiter, Err(refusal)));
+        }
+        for reader in self.reads.expire(now) {
+            self.effects.push(Effect::Answer(reader.waiter, Err(Refusal::Timeout)));
+        }
+        if self.transfer.as_ref().is_some_and(|t| t.deadline <= now)
+            && let Some(transfer) = self.transfer.take()
+        {
+            self.effects.push(Effect::Answer(transfer.waiter, Err(Refusal::LeaderTransferTimeout)));
+        }
+        if let Some(expirer) = &mut self.expirer {
+            let due = expirer.due(now, usize::MAX);
+            if !due.is_empty() {
+                self.effects.push(Effect::RevokeLeases(due));
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request<W>) {
+        match request {
+            Request::Propose { id, payload, waiter } => {
+                let Some(waiter) = waiter else {
+                    return self.unproposed.push_back((0, Payload::Command(payload)));
+                };
+                if let Some(waiter) = self.admit(waiter) {
+                    self.await_proposal(id, waiter);
+                    self.unproposed.push_back((id, Payload::Command(payload)));
+                }
+            }
+            Request::Change { id, change, waiter } => {
+                if let Some(waiter) = self.admit(waiter) {
+                    self.await_proposal(id, waiter);
+                    self.unproposed_changes.push_back((id, Payload::Change(change)));
+                }
+            }
+            Request::Read { waiter } => self.read(waiter, Purpose::Read),
+            Request::RenewLeases { leases, waiter } => {
+                self.leader_read(waiter, Purpose::Renew(leases, self.raft.term()));
+            }
+            Request::LeaseRemaining { lease, waiter } => {
+                self.leader_read(waiter, Purpose::Remaining(lease, self.raft.term()));
+            }
+            Request::Progress { waiter } => {
+                let peers = self.raft.peers().into_iter().map(|(id, peer)| (id, peer.matched)).collect();
+                let answer = if self.leads() { Ok(Answer::Progress(peers)) } else { Err(Refusal::NotLeader) };
+                self.effects.push(Effect::Answer(waiter, answer));
+            }
+            Request::Transfer { to, waiter } => self.transfer_to(to, waiter),
+        }
+    }
+
+    /// Refuses a proposal if there is too much to do already.
+    fn admit(&mut self, waiter: W) -> Option<W> {
+        let lag = self.raft.commit().0.saturating_sub(self.applied.0);
+        if lag > self.config.apply_lag_max || self.proposals.len() >= self.config.proposals_max {
+            self.effects.push(Effect::Answer(waiter, Err(Refusal::TooManyRequests)));
+            return None;
+        }
+        Some(waiter)
+    }
+
+    fn await_proposal(&mut self, id: u64, waiter: W) {
+        let deadline = self.now.after(self.config.request_timeout_ms);
+        if let Some(older) = self.proposals.insert(id, waiter, deadline) {
+            self.effects.push(Effect::Answer(older, Err(Refusal::Stopped)));
+        }
+    }
+
+    fn read(&mut self, waiter: W, purpose: Purpose) {
+        if self.reads.len() >= self.config.reads_max {
+            return self.effects.push(Effect::Answer(waiter, Err(Refusal::TooManyRequests)));
+        }
+        let deadline = self.now.after(self.config.request_timeout_ms);
+        self.reads.push(Reader { waiter, purpose, deadline });
+    }
+
+    fn leader_read(&mut self, waiter: W, purpose: Purpose) {
+        if self.leads() {
+            self.read(waiter, purpose);
+        } else {
+            self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
+        }
+    }
+
+    fn transfer_to(&mut self, to: NodeId, waiter: W) {
+        let refusal = if !self.leads() {
+            Some(Refusal::NotLeader)
+        } else if !self.raft.configuration().is_voter(to) {
+            Some(Refusal::BadLeaderTransferee)
+        } else if self.transfer.is_some() {
+            Some(Refusal::LeaderTransferTimeout)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return self.effects.push(Effect::Answer(waiter, Err(refusal)));
+        }
+        if to == self.raft.id() {
+            return self.effects.push(Effect::Answer(waiter, Ok(Answer::Transferred)));
+        }
+        let deadline = self.now.after(self.config.request_timeout_ms);
+        self.transfer = Some(Transfer { to, waiter, deadline });
+        self.input(Input::Transfer(to));
+    }
+
+    /// Gives raft what waits to be proposed. Without a leader it goes on waiting, until its time is up.
+    fn propose_queued(&mut self) {
+        if self.raft.leader().is_none() {
+            return;
+        }
+        if !self.unproposed.is_empty() {
+            let payloads = self.unproposed.iter().map(|(_, payload)| payload.clone()).collect();
+            if self.raft.step(Input::Propose(payloads)).is_ok() {
+                self.unproposed.clear();
+            } else {
+                self.forget_expired();
+            }
+        }
+        while let Some((id, payload)) = self.unproposed_changes.front() {
+            if !self.proposals.waits(*id) || self.raft.step(Input::Propose(vec![payload.clone()])).is_ok() {
+                self.unproposed_changes.pop_front();
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn forget_expired(&mut self) {
+        let proposals = &self.proposals;
+        self.unproposed.retain(|(id, _)| *id != 0 && proposals.waits(*id));
+    }
+
+    fn ready(&mut self, ready: Ready) {
+        let Ready { persist, snapshot, entries, hard, must_sync, messages, committed, reads, .. } = ready;
+        self.note_lead();
+        if let (Some(id), Some(snapshot)) = (persist, &snapshot) {
+            self.installing = Some((id, snapshot.clone()));
+        }
+        if persist.is_some() || hard.is_some() {
+            self.effects.push(Effect::Persist(Persist {
+                id: persist,
+                snapshot,
+                entries,
+                hard,
+                sync: must_sync,
+            }));
+        }
+        let (snapshots, messages): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|m| matches!(m.body, Body::Snapshot(_)));
+        self.effects.extend(snapshots.into_iter().map(Effect::SendSnapshot));
+        if !messages.is_empty() {
+            self.effects.push(Effect::Send(messages));
+        }
+        if let Some(last) = committed.last() {
+            self.log.handed(last.index, committed.iter().map(entry_bytes).sum());
+            self.effects.push(Effect::Apply(committed));
+        }
+        for (id, index) in reads {
+            self.reads.confirm(id, index);
+        }
+        for id in ready.reads_dropped {
+            self.reads.dropped(id);
+        }
+        self.effects.extend(ready.need_snapshot.into_iter().map(Effect::BuildSnapshot));
+    }
+
+    /// Notices changes of leadership: a leader knows when leases end, a transfer may be over.
+    fn note_lead(&mut self) {
+        let lead = Lead { term: self.raft.term(), leader: self.raft.leader() };
+        if lead == self.lead {
+            return;
+        }
+        let led = self.expirer.is_some();
+        let term_changed = lead.term != self.lead.term;
+        self.lead = lead;
+        self.effects.push(Effect::Lead(lead));
+        if !self.leads() {
+            self.expirer = None;
+        } else if !led || term_changed {
+            self.expirer = Some(self.new_expirer());
+        }
+        if let Some(leader) = lead.leader
+            && let Some(transfer) = self.transfer.take_if(|t| t.to == leader)
+        {
+            self.effects.push(Effect::Answer(transfer.waiter, Ok(Answer::Transferred)));
+        }
+    }
+
+    fn new_expirer(&self) -> Expirer {
+        let leases = self.leases.iter().map(|(&id, &(ttl, remaining))| (id, ttl, remaining));
+        Expirer::new(self.config.expirer, leases, self.config.election_ms(), self.now)
+    }
+
+    fn persisted(&mut self, id: PersistId) {
+        if let Some((_, snapshot)) = self.installing.take_if(|(installing, _)| *installing <= id) {
+            self.effects.push(Effect::Install(snapshot));
+        }
+        self.input(Input::Persisted(id));
+    }
+
+    fn snapshot_received(&mut self, from: NodeId, term: Term, snapshot: Snapshot) {
+        let LogId { index, .. } = snapshot.meta.last;
+        let to = self.raft.id();
+        self.input(Input::Receive(Message { from, to, term, body: Body::Snapshot(snapshot) }));
+        // Whether raft took it shows in its log, which then starts behind it.
+        if self.raft.first_index() != index.next() || self.applied >= index {
+            self.effects.push(Effect::Discard(index));
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let Report { index, mark, replies, leases, changes, leases_replaced, flushed } = report;
+        for (index, change) in changes {
+            self.input(Input::ApplyChange { index, change });
+        }
+        if index > self.applied {
+            self.applied = index;
+            self.input(Input::Applied(index));
+        }
+        if let Some(mark) = mark {
+            self.input(Input::Mark(mark));
+        }
+        if let Some(all) = leases_replaced {
+            self.leases = all.into_iter().map(|(id, ttl, left)| (id, (ttl, left))).collect();
+            self.log.installed(index);
+        }
+        for change in leases {
+            self.lease_changed(change);
+        }
+        for (id, reply) in replies {
+            if let Some(waiter) = self.proposals.take(id) {
+                self.effects.push(Effect::Answer(waiter, reply.map(Answer::Applied)));
+            }
+        }
+        if let Some(flushed) = flushed {
+            self.log.checkpointed(flushed);
+        }
+    }
+
+    fn lease_changed(&mut self, change: LeaseChange) {
+        match change {
+            LeaseChange::Granted(id, ttl) => {
+                self.leases.insert(id, (ttl, 0));
+            }
+            LeaseChange::Revoked(id) => {
+                self.leases.remove(&id);
+            }
+            LeaseChange::Checkpointed(id, left) => {
+                if let Some(lease) = self.leases.get_mut(&id) {
+                    lease.1 = left;
+                }
+            }
+        }
+        if let Some(expirer) = &mut self.expirer {
+            expirer.applied(change, self.now);
+        }
+    }
+
+    fn answer_reads(&mut self) {
+        for Reader { waiter, purpose, .. } in self.reads.ready(self.applied) {
+            let answer = match purpose {
+                Purpose::Read => Ok(Answer::Fresh),
+                Purpose::Renew(leases, term) => self
+                    .leading_in(term)
+                    .map(|e, now| Answer::Leases(leases.iter().map(|&lease| renew(e, lease, now)).collect())),
+                Purpose::Remaining(lease, term) => {
+                    self.leading_in(term).map(|e, now| Answer::Lease(e.remaining(lease, now)))
+                }
+            };
+            self.effects.push(Effect::Answer(waiter, answer));
+        }
+    }
+
+    /// The leases' clock, if this member has led ever since `term`.
+    fn leading_in(&mut self, term: Term) -> Leading<'_> {
+        let leads = self.leads() && self.raft.term() == term;
+        Leading { expirer: self.expirer.as_mut().filter(|_| leads), now: self.now }
+    }
+
+    fn keep_log_short(&mut self) {
+        if self.log.checkpoint_due(self.applied, &self.config) {
+            self.effects.push(Effect::Checkpoint);
+        }
+        if let Some(index) = self.log.compact_to(self.applied, &self.config) {
+            self.input(Input::Compact(index));
+        }
+    }
+}
+
+struct Leading<'a> {
+    expirer: Option<&'a mut Expirer>,
+    now: Instant,
+}
+
+impl Leading<'_> {
+    fn map(self, ask: impl FnOnce(&mut Expirer, Instant) -> Answer) -> Result<Answer, Refusal> {
+        let expirer = self.expirer.ok_or(Refusal::NotLeader)?;
+        Ok(ask(expirer, self.now))
+    }
+}
+
+/// The seconds of a lease renewed. One that is over stays so, though its revocation may not have been applied yet.
+fn renew(expirer: &mut Expirer, lease: LeaseId, now: Instant) -> Option<i64> {
+    match expirer.renew(lease, now) {
+        Renewal::Renewed(ttl) | Renewal::AfterCheckpoint(ttl) => Some(ttl),
+        Renewal::Ending | Renewal::NotFound => None,
+    }
+}
+
+fn entry_bytes(entry: &Entry) -> u64 {
+    match &entry.payload {
+        Payload::Command(bytes) => bytes.len() as u64,
+        Payload::Empty | Payload::Change(_) => 0,
+    }
+}

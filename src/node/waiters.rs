@@ -1,0 +1,200 @@
+//! Who waits for what: proposals by id, reads by round and by index.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    raft::ReadId,
+    types::{Index, Instant, LeaseId, NodeId, Term},
+};
+
+/// Proposals that wait for their reply.
+#[derive(Debug)]
+pub(super) struct Proposals<W> {
+    by_id: BTreeMap<u64, W>,
+    // Ids in the order of their deadlines: all wait equally long, so a queue is enough.
+    deadlines: std::collections::VecDeque<(Instant, u64)>,
+}
+
+impl<W> Default for Proposals<W> {
+    fn default() -> Self {
+        Self { by_id: BTreeMap::new(), deadlines: Default::default() }
+    }
+}
+
+impl<W> Proposals<W> {
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Waits for `id` until `deadline`, which never goes back. The one that waited under the same id, if any, is
+    /// handed back.
+    #[must_use]
+    pub fn insert(&mut self, id: u64, waiter: W, deadline: Instant) -> Option<W> {
+        self.deadlines.push_back((deadline, id));
+        self.by_id.insert(id, waiter)
+    }
+
+    pub fn waits(&self, id: u64) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    pub fn take(&mut self, id: u64) -> Option<W> {
+        self.by_id.remove(&id)
+    }
+
+    /// Takes those whose time is up.
+    pub fn expire(&mut self, now: Instant) -> Vec<W> {
+        let mut out = Vec::new();
+        while let Some(&(deadline, id)) = self.deadlines.front() {
+            // What was answered long ago goes too, so that the queue is not longer than what waits for long.
+            if deadline > now && self.by_id.contains_key(&id) {
+                break;
+            }
+            self.deadlines.pop_front();
+            if deadline <= now {
+                out.extend(self.by_id.remove(&id));
+            }
+        }
+        out
+    }
+}
+
+/// What a read is for, once it is known to be fresh.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The client reads by itself.
+    Read,
+    /// Renew the leases, if this member still leads in the term.
+    Renew(Vec<LeaseId>, Term),
+    /// Tell the lease's remaining time, likewise.
+    Remaining(LeaseId, Term),
+}
+
+#[derive(Debug)]
+pub(super) struct Reader<W> {
+    pub waiter: W,
+    pub purpose: Purpose,
+    pub deadline: Instant,
+}
+
+/// Reads: those that came in while a round is under way form the next round.
+#[derive(Debug)]
+pub(super) struct Reads<W> {
+    /// Came in after the newest round had started.
+    next: Vec<Reader<W>>,
+    /// The round under way, with when it was last asked.
+    round: Option<Round<W>>,
+    /// Confirmed; wait for the applied index.
+    confirmed: BTreeMap<Index, Vec<Reader<W>>>,
+    count: usize,
+    ids: u64,
+}
+
+#[derive(Debug)]
+struct Round<W> {
+    /// All ids under which it was asked: any answer serves, each was asked after the readers had come.
+    ids: Vec<ReadId>,
+    /// None to ask at once.
+    asked: Option<Instant>,
+    readers: Vec<Reader<W>>,
+}
+
+impl<W> Default for Reads<W> {
+    fn default() -> Self {
+        Self { next: Vec::new(), round: None, confirmed: BTreeMap::new(), count: 0, ids: 0 }
+    }
+}
+
+impl<W> Reads<W> {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn push(&mut self, reader: Reader<W>) {
+        self.count += 1;
+        self.next.push(reader);
+    }
+
+    /// The id to ask raft under now, if there is something to ask: a new round, or an old one unanswered for
+    /// `retry_ms`.
+    pub fn ask(&mut self, now: Instant, retry_ms: u64) -> Option<ReadId> {
+        let due = match &self.round {
+            None => !self.next.is_empty(),
+            Some(round) => round.asked.is_none_or(|asked| now.since(asked) >= retry_ms),
+        };
+        if !due {
+            return None;
+        }
+        self.ids += 1;
+        let id = ReadId(self.ids);
+        match &mut self.round {
+            None => {
+                let readers = std::mem::take(&mut self.next);
+                self.round = Some(Round { ids: vec![id], asked: Some(now), readers });
+            }
+            Some(round) => {
+                round.ids.push(id);
+                round.asked = Some(now);
+            }
+        }
+        Some(id)
+    }
+
+    /// Raft lost the question, with its leader: it is asked anew at once.
+    pub fn dropped(&mut self, id: ReadId) {
+        if let Some(round) = self.round.as_mut().filter(|r| r.ids.last() == Some(&id)) {
+            round.asked = None;
+        }
+    }
+
+    /// The leader confirmed the round `id`, which may be read from `index` on.
+    pub fn confirm(&mut self, id: ReadId, index: Index) {
+        if self.round.as_ref().is_some_and(|r| r.ids.contains(&id))
+            && let Some(round) = self.round.take()
+        {
+            self.confirmed.entry(index).or_default().extend(round.readers);
+        }
+    }
+
+    /// Takes the readers that `applied` suffices for.
+    pub fn ready(&mut self, applied: Index) -> Vec<Reader<W>> {
+        let mut out = Vec::new();
+        while let Some(entry) = self.confirmed.first_entry() {
+            if *entry.key() > applied {
+                break;
+            }
+            out.extend(entry.remove());
+        }
+        self.count -= out.len();
+        out
+    }
+
+    /// Takes those whose time is up.
+    pub fn expire(&mut self, now: Instant) -> Vec<Reader<W>> {
+        let mut out = Vec::new();
+        let mut sift = |readers: &mut Vec<Reader<W>>| {
+            out.extend(readers.extract_if(.., |r| r.deadline <= now));
+        };
+        sift(&mut self.next);
+        if let Some(round) = &mut self.round {
+            sift(&mut round.readers);
+            if round.readers.is_empty() {
+                self.round = None;
+            }
+        }
+        for readers in self.confirmed.values_mut() {
+            sift(readers);
+        }
+        self.confirmed.retain(|_, readers| !readers.is_empty());
+        self.count -= out.len();
+        out
+    }
+}
+
+/// A hand-over of leadership that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Transfer<W> {
+    pub to: NodeId,
+    pub waiter: W,
+    pub deadline: Instant,
+}
