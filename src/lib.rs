@@ -4,6 +4,7 @@
 //! is thin (`storage`, `runtime`, `server`). `ARCHITECTURE.md` has the map.
 
 pub mod error;
+pub mod interchange;
 pub mod lease;
 pub mod membership;
 pub mod mvcc;
