@@ -159,7 +159,8 @@ impl Member for Fake {
         let mut frames = self.inner.frames.lock().expect("no panic");
         let id = StreamId(frames.len() as u64);
         frames.insert(id, sender);
-        Ok(WatchStream::new(id, self.inner.hub.clone(), receiver))
+        let hub = self.inner.hub.clone();
+        Ok(WatchStream::new(id, move |input| drop(hub.send(input)), receiver))
     }
 
     async fn lease_renew(&self, ids: &[LeaseId]) -> Result<Vec<i64>, Refusal> {
@@ -172,8 +173,8 @@ impl Member for Fake {
         Ok(None)
     }
 
-    fn lease_list(&self) -> Vec<LeaseId> {
-        vec![LeaseId(2), LeaseId(1)]
+    async fn lease_list(&self) -> Result<Vec<LeaseId>, Refusal> {
+        Ok(vec![LeaseId(2), LeaseId(1)])
     }
 
     fn members(&self) -> Vec<membership::Member> {

@@ -21,7 +21,7 @@ use crate::membership::{
 };
 
 /// The version of etcd that clients and peers are told.
-pub const COMPAT_VERSION: &str = "3.5.17";
+pub const COMPAT_VERSION: &str = "3.5.33";
 /// The version of etcd's cluster that comes of it.
 pub const COMPAT_CLUSTER_VERSION: &str = "3.5.0";
 /// Kontiki's own version.

@@ -1,14 +1,11 @@
 //! What the API's handlers and the HTTP endpoints hold of the running member.
 
-use std::sync::Arc;
-
 use crate::{
-    error::Refusal,
-    membership::Member,
-    runtime::Runtime,
-    state::{Alarm, Command, Reply},
-    types::{ClusterId, Index, LeaseId, NodeId, Revision, Term},
+    state::Alarm,
+    types::{ClusterId, Index, NodeId, Revision, Term},
 };
+
+pub use crate::runtime::LeaseInfo;
 
 /// A response's header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,25 +33,4 @@ pub struct Status {
     pub alarms: Vec<Alarm>,
     /// `3.5.0` form; None until the leader has decided.
     pub cluster_version: Option<String>,
-}
-
-/// A lease's time to live.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LeaseInfo {
-    /// Seconds left.
-    pub ttl: i64,
-    /// Seconds granted.
-    pub granted: i64,
-    /// The keys attached, sorted, if asked for.
-    pub keys: Vec<bytes::Bytes>,
-}
-
-/// A running member, for those who serve clients. Cheap to clone.
-#[derive(Clone)]
-pub struct Handle<R: Runtime> {
-    inner: Arc<Inner<R>>,
-}
-
-struct Inner<R: Runtime> {
-    runtime: R,
 }

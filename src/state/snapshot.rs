@@ -13,9 +13,10 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::meta::INDEX_KEY;
+use super::meta::{INDEX_KEY, Meta};
 use crate::{
     error::Fault,
+    raft::{LogId, SnapshotMeta},
     table::{Batch, Scan, Table, Tables, Write},
 };
 
@@ -23,6 +24,13 @@ const MAGIC: &[u8; 8] = b"kontiki1";
 const HEAD_BYTES: usize = 8;
 /// A frame above this is refused unread. A value is far smaller: `max-request-bytes` bounds it.
 const FRAME_BYTES_MAX: usize = 256 << 20;
+
+/// How far the tables are: the last applied entry, and the configuration there.
+pub fn position(tables: &impl Tables) -> Result<SnapshotMeta, Fault> {
+    let meta = Meta::load(tables)?;
+    let last = LogId { term: meta.term, index: meta.applied };
+    Ok(SnapshotMeta { last, config: (&meta.config).into() })
+}
 
 /// The rows of all tables, in batches of puts: what [`Backend::replace`](crate::storage::Backend::replace)
 /// takes. `tables` must be a view of one moment.

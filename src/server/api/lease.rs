@@ -84,7 +84,8 @@ impl<M: Member> Lease for Api<M> {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         admit(&self.member, request.metadata(), OnLearner::Refuse)?;
-        let leases = self.member.lease_list().into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
+        let leases = self.member.lease_list().await?;
+        let leases = leases.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: convert::now(&self.member), leases }))
     }
 }

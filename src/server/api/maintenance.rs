@@ -12,13 +12,14 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, ETCD_VERSION, Member, SnapshotBody,
+    Api, Member, SnapshotBody,
     admit::{OnLearner, admit, cut, wants_leader},
     convert, error,
     version::Version,
 };
 use crate::{
     error::Refusal,
+    server::config::COMPAT_VERSION,
     state::{Alarm, AlarmAction, AlarmKind, Command, Reply},
     types::{NodeId, Revision},
     wire::etcdserverpb::{
@@ -66,7 +67,7 @@ impl<M: Member> Maintenance for Api<M> {
         let status = self.member.status();
         Ok(Response::new(pb::StatusResponse {
             header: convert::now(&self.member),
-            version: ETCD_VERSION.to_owned(),
+            version: COMPAT_VERSION.to_owned(),
             db_size: i64::try_from(status.db_size).unwrap_or(i64::MAX),
             leader: status.leader.unwrap_or_default().0,
             raft_index: status.committed.0,

@@ -148,7 +148,7 @@ pub trait Member: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<LeaseInfo>, Refusal>> + Send;
 
     /// All leases that are applied here, the soonest to expire first.
-    fn lease_list(&self) -> Vec<LeaseId>;
+    fn lease_list(&self) -> impl Future<Output = Result<Vec<LeaseId>, Refusal>> + Send;
 
     /// The members as applied here, by id.
     fn members(&self) -> Vec<membership::Member>;

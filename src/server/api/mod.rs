@@ -38,9 +38,6 @@ pub use edge::*;
 pub use member::*;
 pub use watch::*;
 
-/// The version of etcd's API that is served, as `Status` and `/version` tell it.
-pub const ETCD_VERSION: &str = "3.5.33";
-
 /// All of etcd's services, for one member.
 #[derive(Clone, Debug)]
 pub struct Api<M> {

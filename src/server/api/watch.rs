@@ -49,28 +49,26 @@ pub enum WatchInput {
 }
 
 /// One client's stream, as [`Member::open_watch`] gives it. Dropping it tells the hub.
-#[derive(Debug)]
 pub struct WatchStream {
     id: StreamId,
-    hub: mpsc::UnboundedSender<WatchInput>,
+    tell: Box<dyn Fn(WatchInput) + Send + Sync>,
     frames: mpsc::UnboundedReceiver<Frame>,
     requests: Arc<Semaphore>,
 }
 
 impl WatchStream {
-    /// The stream `id` of a hub whose task reads `hub`'s other end and sends this stream's frames to
-    /// `frames`' other end. The hub's credit bounds what waits there, and dropping that end ends the stream.
+    /// The stream `id` of a hub that hears what is told to `tell` and sends this stream's frames to `frames`' other
+    /// end. The hub's credit bounds what waits there, and dropping that end ends the stream.
     pub fn new(
         id: StreamId,
-        hub: mpsc::UnboundedSender<WatchInput>,
+        tell: impl Fn(WatchInput) + Send + Sync + 'static,
         frames: mpsc::UnboundedReceiver<Frame>,
     ) -> Self {
-        Self { id, hub, frames, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+        Self { id, tell: Box::new(tell), frames, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) }
     }
 
     fn tell(&self, input: WatchInput) {
-        // A hub that is gone drops the frames' other end too, which ends the stream.
-        let _ = self.hub.send(input);
+        (self.tell)(input);
     }
 }
 

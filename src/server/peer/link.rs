@@ -195,6 +195,14 @@ impl Peer {
         }
     }
 
+    /// Where it is, the URL that answered last first.
+    pub(super) fn urls(&self) -> Vec<String> {
+        let urls = &self.lock().urls;
+        let mut list = urls.list.clone();
+        list.rotate_left(urls.picked);
+        list
+    }
+
     pub(super) fn set_urls(&self, list: Vec<String>) {
         let urls = &mut self.lock().urls;
         if urls.list != list {

@@ -46,8 +46,9 @@ pub use serve::{HashKv, PeerService, peer_router};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
+    error::Refusal,
     raft::{Body, Message},
-    runtime::{PeerEvent, PeerNet},
+    runtime::{PeerAnswer, PeerEvent, PeerNet, Question},
     server::metrics::Metrics,
     types::{ClusterId, Instant, NodeId},
 };
@@ -251,7 +252,35 @@ impl PeerNet for HttpPeers {
     fn active_since(&self, id: NodeId) -> Option<Instant> {
         self.shared.peer(id)?.active_since()
     }
+
+    async fn ask(&self, id: NodeId, question: Question) -> Option<Result<PeerAnswer, Refusal>> {
+        let urls = self.shared.peer(id)?.urls();
+        let answer = match question {
+            Question::RenewLease(lease) => match renew_lease_on(&urls, lease, ASK_TIMEOUT).await {
+                Err(ClientError::Refused(Refusal::LeaseNotFound)) => Ok(PeerAnswer::Renewed(None)),
+                renewed => renewed.map(|ttl| PeerAnswer::Renewed(Some(ttl))),
+            },
+            Question::LeaseInfo(lease, keys) => match lease_info_on(&urls, lease, keys, ASK_TIMEOUT).await {
+                Err(ClientError::Refused(Refusal::LeaseNotFound)) => Ok(PeerAnswer::Lease(None)),
+                info => info.map(|info| PeerAnswer::Lease(Some(info))),
+            },
+            Question::Promote(learner) => {
+                promote_on(&urls, learner, ASK_TIMEOUT).await.map(PeerAnswer::Members)
+            }
+        };
+        match answer {
+            Ok(answer) => Some(Ok(answer)),
+            Err(ClientError::Refused(refusal)) => Some(Err(refusal)),
+            Err(ClientError::Unreachable { url, error }) => {
+                tracing::debug!(%id, url, %error, "a peer gave no answer");
+                None
+            }
+        }
+    }
 }
+
+/// How long a peer may take to answer for the leader; the question is asked again after it.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Of the acknowledgements to one peer in one term, the newest says all: the log matches up to there.
 fn newest_acknowledgements(mut messages: Vec<Message>) -> Vec<Message> {

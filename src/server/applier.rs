@@ -1,0 +1,164 @@
+//! Applies committed entries: state machine, then backend, then publication, then the report.
+
+use std::sync::Arc;
+
+use crate::{
+    error::Fault,
+    membership::Change,
+    node::{Event, Report},
+    raft::{Entry, Snapshot},
+    runtime::{PeerNet, Runtime},
+    state::{AlarmKind, Applied, ConfChange, Machine},
+    storage::Backend,
+    types::NodeId,
+    wire,
+};
+
+use super::{
+    exit::Exit,
+    hub::HubJob,
+    shared::{Shared, View},
+};
+
+/// What the applier is asked to do.
+pub(super) enum ApplyJob<R: Runtime> {
+    /// Apply entries, which follow those before.
+    Apply(Vec<Entry>),
+    /// Replace all state by a snapshot, whose body has come in.
+    Install(Snapshot),
+    /// Let somebody look at the state between two runs.
+    Look(Look<R>),
+}
+
+/// A look at the state.
+pub(super) type Look<R> = Box<dyn FnOnce(&Machine<<R as Runtime>::Backend>) + Send>;
+
+/// How many entries make one run, so that readers and waiters do not wait for all of a long backlog.
+const RUN_ENTRIES_MAX: usize = 4096;
+
+/// The state machine and what it feeds.
+pub(super) struct Applier<R: Runtime> {
+    pub machine: Machine<R::Backend>,
+    pub shared: Arc<Shared<R>>,
+    /// After a fault nothing is applied any more.
+    pub failed: bool,
+}
+
+impl<R: Runtime> Applier<R> {
+    /// Does the jobs in order; entries that follow each other are one run.
+    pub fn work(&mut self, jobs: Vec<ApplyJob<R>>) {
+        let mut run = Vec::new();
+        for job in jobs {
+            match job {
+                ApplyJob::Apply(entries) => {
+                    run.extend(entries);
+                    if run.len() < RUN_ENTRIES_MAX {
+                        continue;
+                    }
+                    self.guarded(|a| a.apply(&std::mem::take(&mut run)));
+                }
+                ApplyJob::Install(snapshot) => {
+                    self.guarded(|a| a.apply(&std::mem::take(&mut run)));
+                    self.guarded(|a| a.install(&snapshot));
+                }
+                ApplyJob::Look(look) => {
+                    self.guarded(|a| a.apply(&std::mem::take(&mut run)));
+                    look(&self.machine);
+                }
+            }
+        }
+        self.guarded(|a| a.apply(&run));
+    }
+
+    fn guarded(&mut self, act: impl FnOnce(&mut Self) -> Result<(), Fault>) {
+        if self.failed {
+            return;
+        }
+        if let Err(fault) = act(self) {
+            self.failed = true;
+            self.shared.exits.tell(Exit::Fault(fault));
+        }
+    }
+
+    fn apply(&mut self, entries: &[Entry]) -> Result<(), Fault> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let (batch, applied) = self.machine.apply(entries, &wire::command::decode)?;
+        self.shared.backend.write(batch)?;
+        self.machine.publish();
+        self.report(applied);
+        Ok(())
+    }
+
+    fn report(&mut self, applied: Applied) {
+        let Applied { index, mark, replies, revision, events, leases, compacted, changes, .. } = applied;
+        if applied.members_changed || applied.alarms_changed {
+            self.renew_view();
+        }
+        if applied.members_changed {
+            self.point_links(&changes);
+        }
+        self.shared.facts.note_applied(index);
+        // Those who hear of it may be gone, on the way down.
+        if !events.is_empty() {
+            let _ = self.shared.hub.send(HubJob::Events(events, revision));
+        }
+        if let Some(revision) = compacted {
+            let _ = self.shared.hub.send(HubJob::Compacted(revision));
+            self.shared.facts.compact.send_replace(revision);
+        }
+        let changes = changes.into_iter().map(|c| (c.index, c.change)).collect();
+        let report = Report { index, mark, replies, leases, changes, ..Report::default() };
+        let _ = self.shared.driver.send(Event::Applied(report));
+    }
+
+    fn renew_view(&self) {
+        self.shared.facts.set_view(View {
+            roster: self.machine.roster().clone(),
+            alarms: self.machine.alarms().get(AlarmKind::None),
+        });
+    }
+
+    /// Makes the links follow the roster; a member that is no longer in it stops.
+    fn point_links(&self, changes: &[ConfChange]) {
+        let roster = self.machine.roster();
+        for member in roster.members().filter(|m| m.id != self.shared.me) {
+            self.shared.peers.add_peer(member.id, member.peer_urls.clone());
+        }
+        for id in changes.iter().flat_map(|c| removed(&c.change)) {
+            self.shared.peers.remove_peer(id);
+            if id == self.shared.me {
+                self.shared.exits.tell(Exit::Removed);
+            }
+        }
+    }
+
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fault> {
+        let index = snapshot.meta.last.index;
+        super::snapshot::install(
+            &self.shared.runtime.disk(),
+            &self.shared.paths,
+            &self.shared.backend,
+            index,
+        )?;
+        self.machine.reload()?;
+        self.renew_view();
+        self.point_links(&[]);
+        self.shared.facts.note_applied(index);
+        let _ = self.shared.hub.send(HubJob::Restored);
+        let report =
+            Report { index, leases_replaced: Some(self.machine.leases().seconds().collect()), ..Report::default() };
+        let _ = self.shared.driver.send(Event::Applied(report));
+        Ok(())
+    }
+}
+
+fn removed(change: &Change) -> Vec<NodeId> {
+    use crate::membership::ChangeKind::Remove;
+    let steps = match change {
+        Change::Single { step, .. } => std::slice::from_ref(step),
+        Change::Joint { steps, .. } => steps,
+    };
+    steps.iter().filter(|s| s.kind == Remove && s.node != NodeId(0)).map(|s| s.node).collect()
+}

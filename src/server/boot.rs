@@ -1,0 +1,240 @@
+//! From what the disk holds to a member that can start: a new cluster, a join, a restart.
+
+use std::path::Path;
+
+use super::{log::SnapshotFiles, options::Options, paths::Paths, snapshot};
+use crate::{
+    error::Fault,
+    membership::{Change, ChangeKind, ChangeStep, Configuration, Member, Roster},
+    node::Start,
+    raft::{ConfState, Entry, HardState, LogId, Payload, Restored, SnapshotMeta},
+    runtime::{Clock, Runtime},
+    state::{self, Machine},
+    storage::{
+        Disk, OpenMode, snapshot_file,
+        wal::{self, Recovered, Wal},
+    },
+    types::{ClusterId, Index, NodeId, Term},
+};
+
+/// A member, ready to start.
+pub(super) struct Booted<R: Runtime> {
+    pub me: NodeId,
+    pub cluster: ClusterId,
+    pub wal: Wal<R::Disk>,
+    pub files: SnapshotFiles<R::Disk>,
+    pub backend: R::Backend,
+    pub machine: Machine<R::Backend>,
+    pub restored: Restored,
+    pub start: Start,
+    /// Members that the log does not know of yet: where to reach them until it does.
+    pub remotes: Vec<Member>,
+}
+
+/// Boots.
+pub(super) async fn boot<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+    paths: &Paths,
+) -> Result<Booted<R>, Fault> {
+    prepare_dirs(&runtime.disk(), paths)?;
+    if wal::exists(&runtime.disk(), &paths.wal)? {
+        return restart(runtime, options, paths);
+    }
+    refuse_leftovers(&runtime.disk(), paths)?;
+    let (me, cluster, first, remotes) = if options.existing {
+        let (me, cluster, remotes) = join(runtime, options).await?;
+        (me, cluster, Vec::new(), remotes)
+    } else {
+        let (me, cluster, changes) = found(options)?;
+        (me, cluster, changes, Vec::new())
+    };
+    let mut wal =
+        Wal::create(runtime.disk(), &paths.wal, wal::Identity { node: me, cluster }, wal_options(options))?;
+    let entries: Vec<Entry> = first
+        .into_iter()
+        .zip(1..)
+        .map(|(change, index)| Entry { term: Term(1), index: Index(index), payload: Payload::Change(change) })
+        .collect();
+    let mut hard = HardState::default();
+    if let Some(last) = entries.last() {
+        hard = HardState { term: last.term, vote: None, commit: last.index };
+        wal.append(&entries, Some(hard), true)?;
+    }
+    let start = SnapshotMeta::default();
+    let log = Log { hard, start, entries };
+    finish(runtime, options, paths, Identity { me, cluster, remotes }, wal, log)
+}
+
+/// What the log holds.
+struct Log {
+    hard: HardState,
+    start: SnapshotMeta,
+    entries: Vec<Entry>,
+}
+
+struct Identity {
+    me: NodeId,
+    cluster: ClusterId,
+    remotes: Vec<Member>,
+}
+
+fn wal_options(options: &Options) -> wal::Options {
+    wal::Options { wals_max: options.wals_max, ..wal::Options::default() }
+}
+
+/// Makes the directories, and finds out whether they can be written to.
+fn prepare_dirs(disk: &impl Disk, paths: &Paths) -> Result<(), Fault> {
+    for dir in [&paths.data, &paths.member, &paths.snap] {
+        let fault = |e| Fault::io(format!("cannot access data directory {}", dir.display()), e);
+        disk.create_dir_all(dir).map_err(fault)?;
+        let touch = dir.join(".touch");
+        drop(disk.open(&touch, OpenMode::Truncate).map_err(fault)?);
+        disk.remove_file(&touch).map_err(fault)?;
+    }
+    snapshot_file::remove_leftovers(disk, &paths.snap)
+}
+
+/// Tables without a log are not a member: its vote is lost, and with it what it may do.
+fn refuse_leftovers(disk: &impl Disk, paths: &Paths) -> Result<(), Fault> {
+    let has =
+        |path: &Path| disk.exists(path).map_err(|e| Fault::io(format!("look at {}", path.display()), e));
+    if has(&paths.backend)? || has(&paths.snap.join("db"))? {
+        return Err(Fault::Refused(format!(
+            "{} holds a member's tables, but {} holds no log: put the log back, or move the data directory away \
+             and add the member to the cluster anew",
+            paths.data.display(),
+            paths.wal.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A new cluster: who this member is, and the entries that its log begins with.
+fn found(options: &Options) -> Result<(NodeId, ClusterId, Vec<Change>), Fault> {
+    let roster =
+        Roster::initial(&options.cluster, &options.token).map_err(|e| Fault::Refused(e.to_string()))?;
+    let me = roster.members().find(|m| m.name == options.name).map(|m| m.id).ok_or_else(|| {
+        Fault::Refused(format!(
+            "couldn't find local name \"{}\" in the initial cluster configuration",
+            options.name
+        ))
+    })?;
+    Ok((me, roster.initial_cluster_id(), roster.bootstrap_changes()))
+}
+
+/// A cluster that runs: the peers tell who is in it, and which of them this member is.
+async fn join<R: Runtime>(runtime: &R, options: &Options) -> Result<(NodeId, ClusterId, Vec<Member>), Fault> {
+    let others: Vec<String> = options
+        .cluster
+        .iter()
+        .filter(|(name, _)| **name != options.name)
+        .flat_map(|(_, urls)| urls.clone())
+        .collect();
+    let refused = |text: String| Fault::Refused(text);
+    let (cluster, members) = runtime
+        .fetch_cluster(others)
+        .await
+        .ok_or_else(|| refused("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs".into()))?;
+    if members.len() != options.cluster.len() {
+        return Err(refused(format!(
+            "error validating peerURLs: member count is unequal: --initial-cluster has {}, the cluster has {}",
+            options.cluster.len(),
+            members.len()
+        )));
+    }
+    let sorted = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        urls
+    };
+    for (name, urls) in &options.cluster {
+        if !members.iter().any(|m| sorted(&m.peer_urls) == sorted(urls)) {
+            return Err(refused(format!(
+                "error validating peerURLs: unmatched member while checking PeerURLs: {name} at {}",
+                urls.join(",")
+            )));
+        }
+    }
+    let mine = sorted(options.cluster.get(&options.name).map_or(&[], Vec::as_slice));
+    let me = members.iter().find(|m| sorted(&m.peer_urls) == mine).ok_or_else(|| {
+        refused(format!("the cluster has no member at {}: add it first (member add)", mine.join(",")))
+    })?;
+    if me.is_started() {
+        return Err(refused(format!("member {} has already been bootstrapped", me.id)));
+    }
+    let id = me.id;
+    Ok((id, cluster, members.into_iter().filter(|m| m.id != id).collect()))
+}
+
+fn restart<R: Runtime>(runtime: &R, options: &Options, paths: &Paths) -> Result<Booted<R>, Fault> {
+    let (wal, recovered) = Wal::open(runtime.disk(), &paths.wal, wal_options(options))?;
+    let Recovered { identity, hard_state: hard, start, entries, repaired, .. } = recovered;
+    if let Some(repaired) = repaired {
+        tracing::warn!(repaired, "a crash left a torn end of the log; it was cut off");
+    }
+    let log = Log { hard, start, entries };
+    let wal::Identity { node: me, cluster } = identity;
+    finish(runtime, options, paths, Identity { me, cluster, remotes: Vec::new() }, wal, log)
+}
+
+/// Brings the tables to where the log can go on from.
+fn finish<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+    paths: &Paths,
+    identity: Identity,
+    mut wal: Wal<R::Disk>,
+    log: Log,
+) -> Result<Booted<R>, Fault> {
+    let Log { mut hard, start: snapshot, mut entries } = log;
+    let backend = runtime.open_backend(&paths.backend)?;
+    let base = snapshot.last.index;
+    if snapshot::applied_index(&backend)? < base {
+        snapshot::reinstall(&runtime.disk(), paths, &backend, base)?;
+    }
+    let machine = Machine::open(backend.clone(), machine_config(options))?;
+    let applied = machine.applied();
+    let config = ConfState::from(machine.configuration());
+    // A commit index alone is not synced, so the tables may know more.
+    hard.commit = hard.commit.max(applied);
+    if options.force_new_cluster {
+        let last = entries.last().map_or(snapshot.last, |e| LogId { term: e.term, index: e.index });
+        force_alone(&mut entries, &mut hard, last, &config, identity.me);
+        wal.append(&entries, Some(hard), true)?;
+    }
+    let start =
+        Start { now: runtime.clock().now(), leases: machine.leases().seconds().collect(), checkpointed: base };
+    let restored = Restored { hard, snapshot, entries, applied, config };
+    let files = SnapshotFiles { disk: runtime.disk(), dir: paths.snap.clone(), max: options.snapshots_max };
+    let Identity { me, cluster, remotes } = identity;
+    Ok(Booted { me, cluster, wal, files, backend, machine, restored, start, remotes })
+}
+
+fn machine_config(options: &Options) -> state::Config {
+    state::Config { learners_max: options.learners_max, ..state::Config::default() }
+}
+
+/// etcd's `--force-new-cluster`: what was not committed goes, and all others are removed by entries that count as
+/// committed.
+fn force_alone(entries: &mut Vec<Entry>, hard: &mut HardState, base: LogId, config: &ConfState, me: NodeId) {
+    entries.retain(|e| e.index <= hard.commit);
+    let mut config = Configuration::try_from(config).unwrap_or_default();
+    for entry in entries.iter() {
+        if let Payload::Change(change) = &entry.payload
+            && let Ok(next) = config.apply(change)
+        {
+            config = next;
+        }
+    }
+    let mut next = entries.last().map_or(base.index.min(hard.commit), |e| e.index).next();
+    let mut push = |kind, node| {
+        let change = Change::Single { id: 0, step: ChangeStep { kind, node }, context: Default::default() };
+        entries.push(Entry { term: hard.term, index: next, payload: Payload::Change(change) });
+        hard.commit = next;
+        next = next.next();
+    };
+    for node in config.members().filter(|node| *node != me) {
+        push(ChangeKind::Remove, node);
+    }
+}

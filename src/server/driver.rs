@@ -1,0 +1,143 @@
+//! Carries values between the node and the world: it decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{applier::ApplyJob, exit::Exit, hub::HubJob, keeper::KeepJob, log::LogJob, shared::Shared};
+use crate::{
+    error::{Fault, Refusal},
+    node::{Answer, Effect, Event, Node},
+    runtime::{Clock, PeerEvent, PeerNet, Runtime},
+    types::{Index, Instant, LeaseId},
+};
+
+/// Who waits for an answer.
+pub(super) type Waiter = oneshot::Sender<Result<Answer, Refusal>>;
+
+/// What the driver hears from inside the member.
+pub(super) type Inbox = mpsc::UnboundedSender<Event<Waiter>>;
+
+/// How many events are taken before their effects are carried out.
+const EVENTS_MAX: usize = 4096;
+
+/// Everything that the driver carries to.
+pub(super) struct Driver<R: Runtime> {
+    pub node: Node<Waiter>,
+    pub clock: R::Clock,
+    pub tick_ms: u64,
+    pub peers: R::PeerNet,
+    pub log: mpsc::UnboundedSender<LogJob>,
+    pub shared: Arc<Shared<R>>,
+}
+
+impl<R: Runtime> Driver<R> {
+    /// Runs until all who hold the inbox are gone, or `stop` is told.
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Event<Waiter>>,
+        mut peer_events: mpsc::Receiver<PeerEvent>,
+        mut stop: oneshot::Receiver<()>,
+    ) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut heard = Vec::with_capacity(EVENTS_MAX);
+        let mut next_tick = self.clock.now().after(self.tick_ms);
+        self.flush();
+        loop {
+            let until_tick = Duration::from_millis(next_tick.since(self.clock.now()));
+            tokio::select! {
+                biased;
+                _ = &mut stop => return,
+                n = peer_events.recv_many(&mut heard, EVENTS_MAX) => if n == 0 { return },
+                n = inbox.recv_many(&mut events, EVENTS_MAX) => if n == 0 { return },
+                () = self.clock.sleep(until_tick) => {}
+            }
+            for event in heard.drain(..) {
+                self.peer_event(event);
+            }
+            for event in events.drain(..) {
+                self.node.step(event);
+            }
+            // Looked at in each round, so that a full inbox does not hold up time.
+            next_tick = self.ticks(next_tick);
+            self.flush();
+        }
+    }
+
+    fn ticks(&mut self, next: Instant) -> Instant {
+        let now = self.clock.now();
+        if now < next {
+            return next;
+        }
+        self.node.step(Event::Tick(now));
+        drop(self.shared.hub.send(HubJob::Tick(now)));
+        // Ticks that a stopped process has missed are not made up for.
+        next.after(self.tick_ms).max(now)
+    }
+
+    fn peer_event(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Message(message) => self.node.step(Event::Message(message)),
+            PeerEvent::Unreachable(peer) => self.node.step(Event::Unreachable(peer)),
+            PeerEvent::SnapshotSent { to, ok } => {
+                drop(self.shared.keeper.send(KeepJob::Sent(to)));
+                self.node.step(Event::SnapshotSent { to, ok });
+            }
+            PeerEvent::SnapshotReceived { from, term, snapshot, body: _ } => {
+                self.node.step(Event::SnapshotReceived { from, term, snapshot });
+            }
+            PeerEvent::Removed => self.shared.exits.tell(Exit::Removed),
+        }
+    }
+
+    fn flush(&mut self) {
+        // What is carried out may give the node more to do at once.
+        loop {
+            let effects = self.node.poll();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                self.carry_out(effect);
+            }
+        }
+        self.shared.facts.note_raft(self.node.raft());
+    }
+
+    // A worker that is gone has told its fault: what would go to it is dropped.
+    fn carry_out(&mut self, effect: Effect<Waiter>) {
+        match effect {
+            Effect::Persist(persist) => drop(self.log.send(LogJob::Append(persist))),
+            Effect::Apply(entries) => drop(self.shared.applier.send(ApplyJob::Apply(entries))),
+            Effect::Install(snapshot) => drop(self.shared.applier.send(ApplyJob::Install(snapshot))),
+            Effect::Discard(index) => self.discard(index),
+            Effect::Send(messages) => self.peers.send(messages),
+            Effect::SendSnapshot(message) => {
+                let body = self.shared.paths.body_of(&message);
+                self.peers.send_snapshot(message.to, message, body);
+            }
+            Effect::BuildSnapshot(to) => drop(self.shared.keeper.send(KeepJob::BuildSnapshot(to))),
+            Effect::Checkpoint => drop(self.shared.keeper.send(KeepJob::Checkpoint)),
+            Effect::RevokeLeases(ids) => self.revoke(ids),
+            // A client that has gone needs no answer.
+            Effect::Answer(waiter, answer) => drop(waiter.send(answer)),
+            Effect::Diverged(how) => self.shared.exits.tell(Exit::Fault(Fault::corrupt(format!(
+                "{how}: this member's log or that member's is not the cluster's; remove this member from the \
+                 cluster and add it again with an empty data directory"
+            )))),
+            Effect::Lead(lead) => self.shared.facts.note_lead(lead),
+        }
+    }
+
+    fn discard(&self, index: Index) {
+        drop(self.shared.keeper.send(KeepJob::Discard(index)));
+    }
+
+    fn revoke(&mut self, ids: Vec<LeaseId>) {
+        for lease in ids {
+            let (id, payload) = self.shared.encode(crate::state::Command::LeaseRevoke { id: lease });
+            self.node.step(Event::Request(crate::node::Request::Propose { id, payload, waiter: None }));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a member does unasked: tells its name and client URLs, has the cluster's version decided, paces compaction.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{api::Member as _, exit::Exit, member::Handle, shared::Shared};
+use crate::{
+    runtime::{Clock, Runtime},
+    state::Command,
+    storage::Backend,
+    types::NodeId,
+};
+
+/// How long a duty waits before it tries again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The version that members of this release agree on.
+pub(super) const CLUSTER_VERSION: &str = "3.5.0";
+
+/// How compaction is paced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CompactionPace {
+    /// Revisions that one step drops at most.
+    pub revisions_max: usize,
+    /// The pause after each.
+    pub pause: Duration,
+}
+
+/// Tells the cluster this member's name and client URLs, until it knows.
+pub(super) async fn publish<R: Runtime>(handle: Handle<R>, name: String, client_urls: Vec<String>) {
+    let id = handle.shared.me;
+    loop {
+        let known = handle.shared.facts.view();
+        if known.roster.member(id).is_some_and(|m| m.name == name && m.client_urls == client_urls) {
+            return;
+        }
+        let command =
+            Command::SetMemberAttributes { id, name: name.clone(), client_urls: client_urls.clone() };
+        // What is refused now (no leader, a learner that is not known yet) is tried again.
+        if handle.propose(command).await.is_err() {
+            handle.sleep(RETRY).await;
+        }
+    }
+}
+
+/// Has the cluster's version decided whenever this member leads and there is none.
+pub(super) async fn decide_version<R: Runtime>(handle: Handle<R>) {
+    let mut leader = handle.shared.facts.leader.subscribe();
+    let leads = |leader: &Option<NodeId>| *leader == Some(handle.shared.me);
+    while leader.wait_for(leads).await.is_ok() {
+        if handle.shared.facts.view().roster.version().is_some() {
+            return;
+        }
+        let _ = handle.propose(Command::SetClusterVersion(CLUSTER_VERSION.into())).await;
+        handle.sleep(RETRY).await;
+    }
+}
+
+/// Removes from the tables what compaction dropped, step by step.
+pub(super) async fn compact<R: Runtime>(shared: Arc<Shared<R>>, pace: CompactionPace) {
+    let mut asked = shared.facts.compact.subscribe();
+    let clock = shared.runtime.clock();
+    loop {
+        let step = shared.store.compact_step(pace.revisions_max);
+        let written = step.and_then(|batch| match batch {
+            Some(batch) => shared.backend.write(batch).map(|()| true),
+            None => Ok(false),
+        });
+        match written {
+            Ok(true) => clock.sleep(pace.pause).await,
+            Ok(false) => {
+                shared.facts.compacted.send_replace(shared.store.compaction_finished());
+                if asked.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(fault) => return shared.exits.tell(Exit::Fault(fault)),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The watch hub's worker: feeds the pure hub and hands its frames to the streams.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    error::Fault,
+    mvcc::{Event, Store},
+    runtime::Runtime,
+    types::{Instant, Revision},
+    watch::{Frame, Hub, StreamId},
+};
+
+use super::{
+    api::WatchInput,
+    exit::{Exit, Exits},
+};
+
+/// What the hub is told.
+#[derive(Debug)]
+pub(super) enum HubJob {
+    /// A client opens a stream: its number is answered, its frames go to the sender.
+    Open(oneshot::Sender<StreamId>, mpsc::UnboundedSender<Frame>),
+    /// What a stream's handler says.
+    Input(WatchInput),
+    /// These changes were published, up to the revision.
+    Events(Vec<Event>, Revision),
+    /// What is older was compacted.
+    Compacted(Revision),
+    /// A snapshot replaced the store.
+    Restored,
+    /// Time has passed.
+    Tick(Instant),
+    /// There is more to hand out.
+    Poll,
+}
+
+/// The hub and where its frames go.
+pub(super) struct HubWorker<R: Runtime> {
+    pub hub: Hub,
+    pub store: Arc<Store<Arc<R::Backend>>>,
+    pub streams: BTreeMap<StreamId, mpsc::UnboundedSender<Frame>>,
+    pub now: Instant,
+    pub again: mpsc::WeakUnboundedSender<HubJob>,
+    pub exits: Exits,
+}
+
+impl<R: Runtime> HubWorker<R> {
+    pub fn work(&mut self, jobs: Vec<HubJob>) {
+        for job in jobs {
+            self.job(job);
+        }
+        if let Err(fault) = self.hand_out() {
+            self.exits.tell(Exit::Fault(fault));
+        }
+    }
+
+    fn job(&mut self, job: HubJob) {
+        match job {
+            HubJob::Open(reply, frames) => {
+                let stream = self.hub.open_stream();
+                self.streams.insert(stream, frames);
+                if reply.send(stream).is_err() {
+                    self.close(stream);
+                }
+            }
+            HubJob::Input(WatchInput::Asked { stream, request, taken: _ }) => {
+                self.hub.request(stream, request, self.store.revision(), self.now);
+            }
+            HubJob::Input(WatchInput::Drained(stream, frames)) => self.hub.drained(stream, frames),
+            HubJob::Input(WatchInput::Closed(stream)) => self.close(stream),
+            HubJob::Events(events, revision) => self.hub.events(&events, revision),
+            HubJob::Compacted(revision) => self.hub.compacted(revision),
+            HubJob::Restored => self.hub.restored(self.store.revision()),
+            HubJob::Tick(now) => {
+                self.now = now;
+                self.hub.tick(now);
+            }
+            HubJob::Poll => {}
+        }
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        self.hub.close_stream(stream);
+        self.streams.remove(&stream);
+    }
+
+    /// One bounded round; what is left comes after the jobs that have come in meanwhile.
+    fn hand_out(&mut self) -> Result<(), Fault> {
+        let frames = self.hub.poll(&*self.store)?;
+        if !frames.is_empty()
+            && let Some(again) = self.again.upgrade()
+        {
+            let _ = again.send(HubJob::Poll);
+        }
+        for (stream, frame) in frames {
+            let gone = self.streams.get(&stream).is_none_or(|to| to.send(frame).is_err());
+            if gone {
+                self.close(stream);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! Starts a member: boots it, then its workers, and hands out the handle.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    applier::Applier,
+    boot::{self, Booted},
+    driver::Driver,
+    duties::{self, CompactionPace},
+    exit::{Exit, Exits},
+    hub::{HubJob, HubWorker},
+    keeper::Keeper,
+    log::LogWorker,
+    member::Handle,
+    options::Options,
+    paths::Paths,
+    shared::{Facts, Settings, Shared, View},
+};
+use crate::{
+    error::Fault,
+    lease::ExpirerConfig,
+    node::{self, Node},
+    raft,
+    runtime::{Clock, Entropy, Local, PeerNet, Runtime},
+    state::AlarmKind,
+    watch::{self, Hub},
+};
+
+/// A member that runs until it is stopped or stops by itself.
+pub struct Running<R: Runtime> {
+    /// For those who serve clients and peers.
+    pub handle: Handle<R>,
+    exits: mpsc::UnboundedReceiver<Exit>,
+    stop: oneshot::Sender<()>,
+    driver: tokio::task::JoinHandle<()>,
+    duties: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl<R: Runtime> Running<R> {
+    /// Waits until the member stops by itself.
+    pub async fn exit(&mut self) -> Exit {
+        self.exits.recv().await.unwrap_or(Exit::Stopped)
+    }
+
+    /// Stops it: what is on its way to the log is written, nothing new is taken.
+    pub async fn stop(self) {
+        for duty in self.duties {
+            duty.abort();
+        }
+        let _ = self.stop.send(());
+        // The driver's end closes the workers' queues but for what the handle still holds.
+        let _ = self.driver.await;
+    }
+}
+
+/// What has come in from peers and not been taken: past that their links wait.
+const PEER_EVENTS_MAX: usize = 16 * 1024;
+
+/// How many jobs a worker takes at once.
+const LOG_BATCH_MAX: usize = 1024;
+const APPLY_BATCH_MAX: usize = 1024;
+const KEEP_BATCH_MAX: usize = 1;
+const HUB_BATCH_MAX: usize = 4096;
+
+/// Starts a member on `runtime`.
+pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R>, Fault> {
+    let paths = Paths::new(&options.data_dir, options.wal_dir.as_deref());
+    let booted = boot::boot(&runtime, &options, &paths).await?;
+    let (exits, exited) = Exits::new();
+    let (driver_tx, driver_rx) = mpsc::unbounded_channel();
+    let (peer_tx, peer_rx) = mpsc::channel(PEER_EVENTS_MAX);
+    let (log_tx, log_rx) = mpsc::unbounded_channel();
+    let (applier_tx, applier_rx) = mpsc::unbounded_channel();
+    let (keeper_tx, keeper_rx) = mpsc::unbounded_channel();
+    let (hub_tx, hub_rx) = mpsc::unbounded_channel();
+
+    let Booted { me, cluster, wal, files, backend, machine, restored, start, remotes } = booted;
+    let local = Local { id: me, cluster, peer_urls: options.peer_urls.clone(), snap_dir: paths.snap.clone() };
+    let peers = runtime.open_peers(&local, peer_tx)?;
+    let clock = runtime.clock();
+    let view = View { roster: machine.roster().clone(), alarms: machine.alarms().get(AlarmKind::None) };
+    for member in view.roster.members().chain(&remotes).filter(|m| m.id != me) {
+        peers.add_peer(member.id, member.peer_urls.clone());
+    }
+    let node_config = node_config(&options, me, runtime.entropy().next_u64());
+    let shared = Arc::new(Shared {
+        paths,
+        me,
+        cluster,
+        settings: Settings {
+            limits: options.limits.clone(),
+            strict_reconfig_check: options.strict_reconfig_check,
+            learners_max: options.learners_max,
+            request_timeout_ms: options.request_timeout_ms(),
+        },
+        store: machine.store().clone(),
+        backend,
+        peers: peers.clone(),
+        driver: driver_tx.clone(),
+        applier: applier_tx,
+        keeper: keeper_tx,
+        hub: hub_tx,
+        exits: exits.clone(),
+        facts: Facts::new(me, clock.unix_millis(), view, restored.applied),
+        runtime: runtime.clone(),
+    });
+    let node = Node::new(node_config, restored, start).map_err(|e| {
+        Fault::corrupt(format!("{e}: the log in {} can't be gone on from", shared.paths.wal.display()))
+    })?;
+
+    let mut log = LogWorker::<R> { wal, files, driver: driver_tx, exits: exits.clone(), failed: false };
+    runtime.spawn_worker("log", log_rx, LOG_BATCH_MAX, move |jobs| log.work(jobs));
+    let mut applier = Applier { machine, shared: shared.clone(), failed: false };
+    runtime.spawn_worker("applier", applier_rx, APPLY_BATCH_MAX, move |jobs| applier.work(jobs));
+    let mut keeper = Keeper { shared: shared.clone(), log: log_tx.clone(), backups: 0 };
+    runtime.spawn_worker("keeper", keeper_rx, KEEP_BATCH_MAX, move |jobs| keeper.work(jobs));
+    let mut hub = hub_worker(&shared, &options);
+    runtime.spawn_worker("watch", hub_rx, HUB_BATCH_MAX, move |jobs: Vec<HubJob>| hub.work(jobs));
+
+    let (stop, stopped) = oneshot::channel();
+    let driver = Driver { node, clock, tick_ms: options.tick_ms, peers, log: log_tx, shared: shared.clone() };
+    let driver = tokio::spawn(driver.run(driver_rx, peer_rx, stopped));
+    let handle = Handle { shared };
+    let duties = start_duties(&handle, &options);
+    Ok(Running { handle, exits: exited, stop, driver, duties })
+}
+
+fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWorker<R> {
+    let config = watch::Config {
+        progress_interval_ms: options.watch_progress.as_millis() as u64,
+        fragment_bytes_max: options.limits.message_bytes_max(),
+        ..watch::Config::default()
+    };
+    HubWorker {
+        hub: Hub::new(config, shared.store.revision()),
+        store: shared.store.clone(),
+        streams: BTreeMap::new(),
+        now: shared.runtime.clock().now(),
+        again: shared.hub.downgrade(),
+        exits: shared.exits.clone(),
+    }
+}
+
+fn start_duties<R: Runtime>(handle: &Handle<R>, options: &Options) -> Vec<tokio::task::JoinHandle<()>> {
+    let pace = CompactionPace { revisions_max: options.compaction_batch, pause: options.compaction_pause };
+    vec![
+        tokio::spawn(duties::publish(handle.clone(), options.name.clone(), options.client_urls.clone())),
+        tokio::spawn(duties::decide_version(handle.clone())),
+        tokio::spawn(duties::compact(handle.shared.clone(), pace)),
+    ]
+}
+
+fn node_config(options: &Options, me: crate::types::NodeId, seed: u64) -> node::Config {
+    let raft = raft::Config {
+        election_ticks: options.election_ticks,
+        persist_ticks_max: options.election_ticks,
+        pre_vote: options.pre_vote,
+        ..raft::Config::new(me, seed)
+    };
+    node::Config {
+        raft,
+        tick_ms: options.tick_ms,
+        request_timeout_ms: options.request_timeout_ms(),
+        read_retry_ms: 500,
+        apply_lag_max: 5_000,
+        proposals_max: 1 << 20,
+        reads_max: 1 << 20,
+        snapshot_entries: options.snapshot_entries,
+        snapshot_bytes: 512 << 20,
+        catchup_entries: options.catchup_entries,
+        catchup_bytes: 64 << 20,
+        expirer: ExpirerConfig::default(),
+    }
+}

@@ -1,0 +1,135 @@
+//! Snapshots as files: bodies that go to peers and come from them.
+
+use std::path::Path;
+
+use super::paths::Paths;
+use crate::{
+    error::Fault,
+    membership::Roster,
+    raft::Snapshot,
+    state::{self, Rows, SnapshotReader},
+    storage::{Backend, Disk, DiskFile, OpenMode},
+    table::{Batch, Tables},
+    types::Index,
+};
+
+/// How large the batches of a body are, about.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How much of a body is read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What raft and the log are told of the state in `view`, which is one moment.
+pub(super) fn describe(view: &impl Tables) -> Result<Snapshot, Fault> {
+    let meta = state::position(view)?;
+    Ok(Snapshot { meta, data: Roster::load(view)?.to_snapshot().into() })
+}
+
+/// How far the tables are.
+pub(super) fn applied_index(tables: &impl Tables) -> Result<Index, Fault> {
+    Ok(state::position(tables)?.last.index)
+}
+
+/// Writes the tables in `view` as a body.
+pub(super) fn write_body(disk: &impl Disk, path: &Path, view: &impl Tables) -> Result<(), Fault> {
+    let fault = |e| Fault::io(format!("write the snapshot {}", path.display()), e);
+    let mut file = disk.open(path, OpenMode::Truncate).map_err(fault)?;
+    let (start, mut checksum) = state::encode_start();
+    let mut offset = 0;
+    let mut put = |bytes: &[u8]| {
+        let at = offset;
+        offset += bytes.len() as u64;
+        file.write_at(at, bytes).map_err(fault)
+    };
+    put(&start)?;
+    for batch in Rows::new(view, BATCH_BYTES) {
+        put(&state::encode_batch(&batch?, &mut checksum))?;
+    }
+    put(&state::encode_end(checksum))
+}
+
+/// Replaces the tables by the body of the snapshot at `index`, then removes the body.
+pub(super) fn install(
+    disk: &impl Disk,
+    paths: &Paths,
+    backend: &impl Backend,
+    index: Index,
+) -> Result<(), Fault> {
+    let path = paths.received(index);
+    let fault = |e| Fault::io(format!("read the snapshot {}", path.display()), e);
+    let file = disk.open(&path, OpenMode::Read).map_err(fault)?;
+    // Read through once before anything is replaced: a body that is not whole must not cost the tables.
+    for batch in Body::new(&file, &path) {
+        batch?;
+    }
+    backend.replace(&mut Body::new(&file, &path))?;
+    drop(file);
+    disk.remove_file(&path).map_err(|e| Fault::io(format!("remove {}", path.display()), e))
+}
+
+/// At a start: the log names a snapshot that the tables do not have yet.
+pub(super) fn reinstall(
+    disk: &impl Disk,
+    paths: &Paths,
+    backend: &impl Backend,
+    index: Index,
+) -> Result<(), Fault> {
+    let path = paths.received(index);
+    let there = disk.exists(&path).map_err(|e| Fault::io(format!("look at {}", path.display()), e))?;
+    if !there {
+        return Err(Fault::corrupt(format!(
+            "the tables in {} are older than the log's snapshot at index {index}, and {} is not there: put the \
+             tables back, or remove this member from the cluster and add it again with an empty data directory",
+            paths.backend.display(),
+            path.display()
+        )));
+    }
+    install(disk, paths, backend, index)
+}
+
+/// Reads a body batch by batch.
+struct Body<'f, F> {
+    file: &'f F,
+    path: &'f Path,
+    offset: u64,
+    reader: SnapshotReader,
+    done: bool,
+}
+
+impl<'f, F: DiskFile> Body<'f, F> {
+    fn new(file: &'f F, path: &'f Path) -> Self {
+        Self { file, path, offset: 0, reader: SnapshotReader::new(), done: false }
+    }
+
+    fn read(&mut self) -> Result<Option<Batch>, Fault> {
+        loop {
+            if let Some(batch) = self.reader.next_batch()? {
+                return Ok(Some(batch));
+            }
+            let mut piece = vec![0; READ_BYTES];
+            let read = self
+                .file
+                .read_at(self.offset, &mut piece)
+                .map_err(|e| Fault::io(format!("read the snapshot {}", self.path.display()), e))?;
+            if read == 0 {
+                self.reader.finish()?;
+                return Ok(None);
+            }
+            self.offset += read as u64;
+            self.reader.push(&piece[..read]);
+        }
+    }
+}
+
+impl<F: DiskFile> Iterator for Body<'_, F> {
+    type Item = Result<Batch, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.read().transpose();
+        self.done = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
