@@ -5,3 +5,4 @@ mod etcd_log;
 mod golden;
 mod replicas;
 mod support;
+mod watched;
