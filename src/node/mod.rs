@@ -24,6 +24,7 @@
 //!
 //! What it leaves out: what entries mean (`state`), bytes (`wire`), files (`storage`), time and links (`runtime`).
 
+mod compactor;
 mod core;
 mod effect;
 mod event;
@@ -32,6 +33,7 @@ mod policy;
 mod waiters;
 
 pub use self::{
+    compactor::{Compactor, Retention},
     core::{Node, Start},
     effect::*,
     event::*,
