@@ -147,8 +147,11 @@ impl<R: Runtime> Applier<R> {
         self.point_links(&[]);
         self.shared.facts.note_applied(index);
         let _ = self.shared.hub.send(HubJob::Restored);
-        let report =
-            Report { index, leases_replaced: Some(self.machine.leases().seconds().collect()), ..Report::default() };
+        let report = Report {
+            index,
+            leases_replaced: Some(self.machine.leases().seconds().collect()),
+            ..Report::default()
+        };
         let _ = self.shared.driver.send(Event::Applied(report));
         Ok(())
     }

@@ -203,8 +203,11 @@ fn finish<R: Runtime>(
         force_alone(&mut entries, &mut hard, last, &config, identity.me);
         wal.append(&entries, Some(hard), true)?;
     }
-    let start =
-        Start { now: runtime.clock().now(), leases: machine.leases().seconds().collect(), checkpointed: base };
+    let start = Start {
+        now: runtime.clock().now(),
+        leases: machine.leases().seconds().collect(),
+        checkpointed: base,
+    };
     let restored = Restored { hard, snapshot, entries, applied, config };
     let files = SnapshotFiles { disk: runtime.disk(), dir: paths.snap.clone(), max: options.snapshots_max };
     let Identity { me, cluster, remotes } = identity;

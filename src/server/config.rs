@@ -518,7 +518,16 @@ impl Config {
                 .push(format!("max request size of {bytes} exceeds the recommended {REQUEST_BYTES_WARNED}"));
         }
         if self.unsafe_no_fsync {
-            warnings.push("--unsafe-no-fsync: a crash of this machine loses acknowledged writes".into());
+            warnings.push("--unsafe-no-fsync is not honoured: the log is synced all the same".into());
+        }
+        let unused = [
+            ("initial-corrupt-check", self.initial_corrupt_check),
+            ("corrupt-check-time", !self.corrupt_check_interval.is_zero()),
+            ("enable-lease-checkpoint", self.lease_checkpoint),
+            ("enable-pprof", self.enable_pprof),
+        ];
+        for (flag, _) in unused.iter().filter(|(_, set)| *set) {
+            warnings.push(format!("--{flag} (or its experimental form) has no effect yet"));
         }
         warnings
     }

@@ -53,6 +53,17 @@ impl<R: Runtime> Driver<R> {
                 n = inbox.recv_many(&mut events, EVENTS_MAX) => if n == 0 { return },
                 () = self.clock.sleep(until_tick) => {}
             }
+            // Whichever woke it, both are heard: neither peers nor clients can keep the other waiting.
+            while heard.len() < EVENTS_MAX
+                && let Ok(event) = peer_events.try_recv()
+            {
+                heard.push(event);
+            }
+            while events.len() < EVENTS_MAX
+                && let Ok(event) = inbox.try_recv()
+            {
+                events.push(event);
+            }
             for event in heard.drain(..) {
                 self.peer_event(event);
             }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{api::Member as _, exit::Exit, member::Handle, shared::Shared};
 use crate::{
+    node::{Compactor, Retention},
     runtime::{Clock, Runtime},
     state::Command,
     storage::Backend,
@@ -52,6 +53,23 @@ pub(super) async fn decide_version<R: Runtime>(handle: Handle<R>) {
         }
         let _ = handle.propose(Command::SetClusterVersion(CLUSTER_VERSION.into())).await;
         handle.sleep(RETRY).await;
+    }
+}
+
+/// Compacts as `--auto-compaction-retention` says.
+pub(super) async fn auto_compact<R: Runtime>(handle: Handle<R>, retention: Retention) {
+    let clock = handle.shared.runtime.clock();
+    let mut compactor = Compactor::new(retention, clock.now());
+    let Some(every) = compactor.every() else { return };
+    loop {
+        clock.sleep(every).await;
+        let leads = *handle.shared.facts.leader.borrow() == Some(handle.shared.me);
+        if let Some(revision) = compactor.look(clock.now(), handle.shared.store.revision(), leads) {
+            // One that is refused, or lost with its leader, is made up for by the next.
+            if let Err(refusal) = handle.propose(Command::Compact { revision }).await {
+                tracing::warn!(%revision, %refusal, "an automatic compaction was refused");
+            }
+        }
     }
 }
 

@@ -41,10 +41,9 @@ impl<R: Runtime> Handle<R> {
         let mut leader = self.shared.facts.leader.subscribe();
         // The sender lives as long as the member.
         let _ = leader.wait_for(Option::is_some).await;
-        let known = || self.shared.facts.view().roster.member(self.shared.me).is_some_and(|m| m.is_started());
-        while !known() {
-            api::Member::sleep(self, READY_POLL).await;
-        }
+        let me = self.shared.me;
+        let mut views = self.shared.facts.views();
+        let _ = views.wait_for(|view| view.roster.member(me).is_some_and(|m| m.is_started())).await;
     }
 
     /// Before a stop: a leader hands over to the peer that is connected the longest, so that nobody has to notice.
@@ -185,9 +184,6 @@ impl<R: Runtime> Handle<R> {
         }
     }
 }
-
-/// How often a member looks whether the cluster knows it.
-const READY_POLL: Duration = Duration::from_millis(20);
 
 /// How long a stop waits for leadership to move.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::api::Limits;
+use crate::node::Retention;
 
 /// How a member starts and behaves.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct Options {
     pub learners_max: usize,
     /// How often an idle watch that asked for it hears how far it is.
     pub watch_progress: Duration,
+    /// What history is kept without anybody asking.
+    pub retention: Retention,
     /// How many revisions a step of compaction drops.
     pub compaction_batch: usize,
     /// The pause after each step.
@@ -76,6 +79,7 @@ impl Options {
             strict_reconfig_check: true,
             learners_max: 1,
             watch_progress: Duration::from_secs(600),
+            retention: Retention::All,
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),
             wals_max: 5,

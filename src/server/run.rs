@@ -148,6 +148,7 @@ fn start_duties<R: Runtime>(handle: &Handle<R>, options: &Options) -> Vec<tokio:
     vec![
         tokio::spawn(duties::publish(handle.clone(), options.name.clone(), options.client_urls.clone())),
         tokio::spawn(duties::decide_version(handle.clone())),
+        tokio::spawn(duties::auto_compact(handle.clone(), options.retention)),
         tokio::spawn(duties::compact(handle.shared.clone(), pace)),
     ]
 }

@@ -13,7 +13,7 @@ use tower::Service;
 
 use super::{
     api::{Grpc, Limits},
-    config::{Config, InitialState},
+    config::{AutoCompaction, Config, InitialState},
     exit::Exit,
     http::{self, Access, Endpoints},
     listen::{self, ServeOptions},
@@ -21,7 +21,7 @@ use super::{
     peer,
     run::{self, Running},
 };
-use crate::{error::Fault, membership::urls::Url, runtime::Production};
+use crate::{error::Fault, membership::urls::Url, node::Retention, runtime::Production};
 
 /// How long a member that was asked to stop waits for its requests.
 const GRACE: Duration = Duration::from_secs(5);
@@ -53,6 +53,9 @@ struct Server {
 
 impl Server {
     async fn start(config: &Config) -> Result<Self, Fault> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         // Ports first: one in use is noticed before anything is written.
         let peer_listeners = bind_all(&config.listen_peer).await?;
         let client_listeners = bind_all(&config.listen_client).await?;
@@ -205,6 +208,11 @@ fn client_options(config: &Config) -> ServeOptions {
 fn options(config: &Config) -> Result<Options, Fault> {
     let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
     let cluster = config.initial_members().map_err(|e| Fault::Refused(e.to_string()))?;
+    let retention = match config.auto_compaction().map_err(|e| Fault::Refused(e.to_string()))? {
+        AutoCompaction::Off => Retention::All,
+        AutoCompaction::Periodic(period) => Retention::Period(period),
+        AutoCompaction::Revisions(revisions) => Retention::Revisions(revisions),
+    };
     let quota = match config.quota_backend_bytes {
         0 => Limits::default().quota_bytes_max,
         bytes => u64::try_from(bytes).unwrap_or(u64::MAX),
@@ -234,6 +242,7 @@ fn options(config: &Config) -> Result<Options, Fault> {
         limits,
         strict_reconfig_check: config.strict_reconfig_check,
         learners_max: config.learners_max,
+        retention,
         watch_progress: config.watch_progress_interval,
         compaction_batch: config.compaction_batch,
         compaction_pause: config.compaction_sleep,

@@ -1,7 +1,7 @@
 //! What all shells of a member hold together: facts to read at once, and the ways to the workers.
 
 use std::sync::{
-    Arc, PoisonError, RwLock,
+    Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -66,7 +66,7 @@ pub(super) struct Facts {
     pub compacted: watch::Sender<Revision>,
     /// The compaction that has been asked for.
     pub compact: watch::Sender<Revision>,
-    view: RwLock<Arc<View>>,
+    view: watch::Sender<Arc<View>>,
     term: AtomicU64,
     last: AtomicU64,
     commit: AtomicU64,
@@ -83,7 +83,7 @@ impl Facts {
             leader_seen,
             compacted: watch::Sender::new(Revision(0)),
             compact: watch::Sender::new(Revision(0)),
-            view: RwLock::new(Arc::new(view)),
+            view: watch::Sender::new(Arc::new(view)),
             term: AtomicU64::new(0),
             last: AtomicU64::new(0),
             commit: AtomicU64::new(0),
@@ -124,11 +124,16 @@ impl Facts {
     }
 
     pub fn view(&self) -> Arc<View> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view.borrow().clone()
+    }
+
+    /// The view as it changes.
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
     }
 
     pub fn set_view(&self, view: View) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        self.view.send_replace(Arc::new(view));
     }
 
     /// A request id that no other member and no earlier start of this one has used.
