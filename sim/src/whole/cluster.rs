@@ -8,7 +8,7 @@ use kontiki::{
 };
 use madsim::{
     rand::{Rng, thread_rng},
-    runtime::NodeHandle,
+    task::NodeId,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -22,7 +22,7 @@ pub struct Cluster {
 
 struct Member {
     name: String,
-    node: NodeHandle,
+    node: NodeId,
     disk: MemDisk,
     backend: MemBackend,
     /// Keeps the incarnation that runs alive; None while it is down.
@@ -50,7 +50,8 @@ impl Cluster {
                     .create_node()
                     .name(format!("m{n}"))
                     .ip([10, 0, 0, n as u8].into())
-                    .build(),
+                    .build()
+                    .id(),
                 disk: MemDisk::new(),
                 backend: MemBackend::new(),
                 running: None,
@@ -86,7 +87,7 @@ impl Cluster {
     /// they had not flushed.
     pub fn crash(&mut self, number: usize) {
         let member = &mut self.members[number - 1];
-        madsim::runtime::Handle::current().kill(member.node.id());
+        madsim::runtime::Handle::current().kill(member.node);
         member.running = None;
         member.disk.crash(|choices| thread_rng().gen_range(0..choices));
         let keep = thread_rng().gen_range(0..=member.backend.unflushed());
@@ -99,7 +100,10 @@ impl Cluster {
     /// If what its disk holds does not let it start: the disk loses nothing that was synced.
     pub async fn restart(&mut self, number: usize) {
         let member = &mut self.members[number - 1];
-        madsim::runtime::Handle::current().restart(member.node.id());
+        let madsim = madsim::runtime::Handle::current();
+        madsim.restart(member.node);
+        // A handle from before the restart spawns onto what was killed.
+        let node = madsim.get_node(member.node).expect("nodes are never removed");
         let runtime = SimRuntime::new(member.disk.clone(), member.backend.clone());
         let options = Options {
             peer_urls: vec![url(number)],
@@ -110,7 +114,7 @@ impl Cluster {
             ..Options::new(&member.name, PathBuf::from("/data"))
         };
         let (started, incarnation) = oneshot::channel();
-        member.node.spawn(async move {
+        node.spawn(async move {
             let mut running = server::start(runtime, options).await.expect("the member starts");
             let (stop, stopped) = oneshot::channel();
             let (exits, exited) = watch::channel(None);

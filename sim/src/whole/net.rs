@@ -24,9 +24,6 @@ use super::runtime::SimClock;
 const MESSAGE: u64 = 1;
 const SNAPSHOT: u64 = 2;
 
-/// The largest datagram that is taken.
-const DATAGRAM_BYTES_MAX: usize = 64 << 20;
-
 /// One member's links.
 #[derive(Clone)]
 pub struct SimPeers {
@@ -35,7 +32,6 @@ pub struct SimPeers {
 
 struct Inner {
     disk: MemDisk,
-    inbox: mpsc::Sender<PeerEvent>,
     outbox: mpsc::UnboundedSender<Out>,
     peers: Mutex<BTreeMap<NodeId, Peer>>,
 }
@@ -49,6 +45,8 @@ struct Peer {
 enum Out {
     Messages(Vec<(SocketAddr, Vec<u8>)>),
     Snapshot(NodeId, SocketAddr, Vec<u8>),
+    /// Nothing: the snapshot for this peer can't be sent.
+    NoSnapshot(NodeId),
 }
 
 /// The address in a peer URL such as `http://10.0.0.1:2380`.
@@ -62,8 +60,7 @@ impl SimPeers {
         let addr =
             local.peer_urls.iter().find_map(|url| address(url)).expect("a simulated member has an address");
         let (outbox, out) = mpsc::unbounded_channel();
-        let inner =
-            Arc::new(Inner { disk: disk.clone(), inbox: inbox.clone(), outbox, peers: Mutex::default() });
+        let inner = Arc::new(Inner { disk: disk.clone(), outbox, peers: Mutex::default() });
         tokio::spawn(run(addr, out, inbox, disk, local.snap_dir.clone()));
         Self { inner }
     }
@@ -84,21 +81,19 @@ async fn run(
     let receiver = endpoint.clone();
     let messages = inbox.clone();
     tokio::spawn(async move {
-        let mut buf = vec![0; DATAGRAM_BYTES_MAX];
-        while let Ok((len, _)) = receiver.recv_from(MESSAGE, &mut buf).await {
+        while let Some(bytes) = receive(&receiver, MESSAGE).await {
             // What can't be decoded is dropped, as a real link drops it.
-            if let Ok(message) = wire::raft::decode_message(&buf[..len]) {
-                let _ = messages.send(PeerEvent::Message(message));
+            if let Ok(message) = wire::raft::decode_message(&*bytes) {
+                let _ = messages.send(PeerEvent::Message(message)).await;
             }
         }
     });
     let receiver = endpoint.clone();
     let snapshots = inbox.clone();
     tokio::spawn(async move {
-        let mut buf = vec![0; DATAGRAM_BYTES_MAX];
-        while let Ok((len, _)) = receiver.recv_from(SNAPSHOT, &mut buf).await {
-            if let Some(event) = take_snapshot(&disk, &snap_dir, &buf[..len]) {
-                let _ = snapshots.send(event);
+        while let Some(bytes) = receive(&receiver, SNAPSHOT).await {
+            if let Some(event) = take_snapshot(&disk, &snap_dir, &bytes) {
+                let _ = snapshots.send(event).await;
             }
         }
     });
@@ -106,15 +101,25 @@ async fn run(
         match next {
             Out::Messages(messages) => {
                 for (to, bytes) in messages {
-                    let _ = endpoint.send_to(to, MESSAGE, &bytes).await;
+                    let _ = endpoint.send_to_raw(to, MESSAGE, Box::new(bytes)).await;
                 }
             }
+            Out::NoSnapshot(to) => {
+                let _ = inbox.send(PeerEvent::SnapshotSent { to, ok: false }).await;
+            }
             Out::Snapshot(to, addr, bytes) => {
-                let ok = endpoint.send_to(addr, SNAPSHOT, &bytes).await.is_ok();
-                let _ = inbox.send(PeerEvent::SnapshotSent { to, ok });
+                let ok = endpoint.send_to_raw(addr, SNAPSHOT, Box::new(bytes)).await.is_ok();
+                let _ = inbox.send(PeerEvent::SnapshotSent { to, ok }).await;
             }
         }
     }
+}
+
+/// The next datagram's bytes; None once the endpoint is gone.
+async fn receive(endpoint: &Endpoint, tag: u64) -> Option<Vec<u8>> {
+    let (payload, _) = endpoint.recv_from_raw(tag).await.ok()?;
+    // Only `run` sends here.
+    payload.downcast::<Vec<u8>>().ok().map(|bytes| *bytes)
 }
 
 /// Puts a snapshot's body on the disk, durably, and tells of it.
@@ -165,7 +170,7 @@ impl PeerNet for SimPeers {
         });
         match addr.zip(bytes) {
             Some((addr, bytes)) => drop(self.inner.outbox.send(Out::Snapshot(to, addr, bytes))),
-            None => drop(self.inner.inbox.send(PeerEvent::SnapshotSent { to, ok: false })),
+            None => drop(self.inner.outbox.send(Out::NoSnapshot(to))),
         }
     }
 
