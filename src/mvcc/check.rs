@@ -113,10 +113,10 @@ fn writes_of(ops: &[Op]) -> Result<Writes, Refusal> {
         }
     }
     for op in ops {
-        if let Op::Put(put) = op {
-            if all.deletes_key(&put.key) || !all.puts.insert(put.key.clone()) {
-                return Err(Refusal::DuplicateKey);
-            }
+        if let Op::Put(put) = op
+            && (all.deletes_key(&put.key) || !all.puts.insert(put.key.clone()))
+        {
+            return Err(Refusal::DuplicateKey);
         }
     }
     Ok(all)

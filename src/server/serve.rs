@@ -48,8 +48,10 @@ struct Server {
     listeners: JoinSet<()>,
     stop: watch::Sender<bool>,
     /// Starts to serve clients, once the member is ready.
-    clients: Option<Box<dyn FnOnce(&mut Self) + Send>>,
+    clients: Option<ServeClients>,
 }
+
+type ServeClients = Box<dyn FnOnce(&mut Server) + Send>;
 
 impl Server {
     async fn start(config: &Config) -> Result<Self, Fault> {

@@ -261,7 +261,7 @@ impl FileNode {
             for number in gone {
                 self.put_sector(number, Arc::new([0; SECTOR as usize]));
             }
-            if len % SECTOR != 0
+            if !len.is_multiple_of(SECTOR)
                 && let Some(last) = self.sectors.get(&(len / SECTOR))
             {
                 let mut last = **last;
@@ -320,7 +320,7 @@ impl FileNode {
         // What lies beyond the length that survived is not there.
         let len = self.durable_len;
         self.durable.retain(|number, _| number * SECTOR < len);
-        if len % SECTOR != 0
+        if !len.is_multiple_of(SECTOR)
             && let Some(last) = self.durable.get_mut(&(len / SECTOR))
         {
             Arc::make_mut(last)[(len % SECTOR) as usize..].fill(0);

@@ -38,19 +38,19 @@ pub mod authpb {
 }
 
 /// etcd's API.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
 /// The lock service.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
 pub mod v3lockpb {
     tonic::include_proto!("v3lockpb");
 }
 
 /// The election service.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }

@@ -15,6 +15,11 @@
 //! Left out: what takes 3.5.1 down (unknown sort targets and alarm actions); clusters of several members.
 
 #![cfg(not(madsim))]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "real members, real time, real files"
+)]
 
 mod call;
 mod cluster;

@@ -94,10 +94,10 @@ fn branch(ops: &[RequestOp]) -> Result<Written<'_>, Refusal> {
         }
     }
     for op in ops {
-        if let Some(request_op::Request::RequestPut(put)) = &op.request {
-            if written.deletes.contains(&put.key) || !written.puts.insert(&put.key) {
-                return Err(Refusal::DuplicateKey);
-            }
+        if let Some(request_op::Request::RequestPut(put)) = &op.request
+            && (written.deletes.contains(&put.key) || !written.puts.insert(&put.key))
+        {
+            return Err(Refusal::DuplicateKey);
         }
     }
     Ok(written)
