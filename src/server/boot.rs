@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
+
 use super::{log::SnapshotFiles, options::Options, paths::Paths, snapshot};
 use crate::{
     error::Fault,
     membership::{Change, ChangeKind, ChangeStep, Configuration, Member, Roster},
     node::Start,
-    raft::{ConfState, Entry, HardState, LogId, Payload, Restored, SnapshotMeta},
+    raft::{ConfState, Entry, HardState, Payload, Restored, SnapshotMeta},
     runtime::{Clock, Runtime},
     state::{self, Machine},
     storage::{
@@ -62,12 +64,14 @@ pub(super) async fn boot<R: Runtime>(
         wal.append(&entries, Some(hard), true)?;
     }
     let start = SnapshotMeta::default();
-    let log = Log { hard, start, entries };
-    finish(runtime, options, paths, Identity { me, cluster, remotes }, wal, log)
+    let backend = runtime.open_backend(&paths.backend)?;
+    let found = Found { backend, hard, start, entries };
+    finish(runtime, options, paths, Identity { me, cluster, remotes }, wal, found)
 }
 
-/// What the log holds.
-struct Log {
+/// What the disk holds.
+struct Found<B> {
+    backend: B,
     hard: HardState,
     start: SnapshotMeta,
     entries: Vec<Entry>,
@@ -168,14 +172,28 @@ async fn join<R: Runtime>(runtime: &R, options: &Options) -> Result<(NodeId, Clu
 }
 
 fn restart<R: Runtime>(runtime: &R, options: &Options, paths: &Paths) -> Result<Booted<R>, Fault> {
-    let (wal, recovered) = Wal::open(runtime.disk(), &paths.wal, wal_options(options))?;
-    let Recovered { identity, hard_state: hard, start, entries, repaired, .. } = recovered;
-    if let Some(repaired) = repaired {
+    let disk = runtime.disk();
+    let backend = runtime.open_backend(&paths.backend)?;
+    let applied = snapshot::applied_index(&backend)?;
+    let (mut wal, mut recovered) = Wal::open(disk.clone(), &paths.wal, wal_options(options))?;
+    if let Some(repaired) = &recovered.repaired {
         tracing::warn!(repaired, "a crash left a torn end of the log; it was cut off");
     }
-    let log = Log { hard, start, entries };
+    let base = recovered.start.last.index;
+    if applied < base && !snapshot::is_received(&disk, paths, base)? {
+        let why = || snapshot::tables_missing(&disk, paths, base);
+        // What the tables lack may still be in the log, behind an older mark.
+        let older = recovered.marks.iter().map(|mark| mark.last).filter(|last| last.index <= applied).max();
+        let start = older.ok_or_else(why)?;
+        drop(wal);
+        let options = wal::Options { start: Some(start), ..wal_options(options) };
+        (wal, recovered) = Wal::open(disk.clone(), &paths.wal, options).map_err(|_| why())?;
+        tracing::warn!(%applied, "the tables are older than the newest snapshot; they are rebuilt from the log");
+    }
+    let Recovered { identity, hard_state: hard, start, entries, .. } = recovered;
     let wal::Identity { node: me, cluster } = identity;
-    finish(runtime, options, paths, Identity { me, cluster, remotes: Vec::new() }, wal, log)
+    let found = Found { backend, hard, start, entries };
+    finish(runtime, options, paths, Identity { me, cluster, remotes: Vec::new() }, wal, found)
 }
 
 /// Brings the tables to where the log can go on from.
@@ -185,13 +203,12 @@ fn finish<R: Runtime>(
     paths: &Paths,
     identity: Identity,
     mut wal: Wal<R::Disk>,
-    log: Log,
+    found: Found<R::Backend>,
 ) -> Result<Booted<R>, Fault> {
-    let Log { mut hard, start: snapshot, mut entries } = log;
-    let backend = runtime.open_backend(&paths.backend)?;
+    let Found { backend, mut hard, start: snapshot, mut entries } = found;
     let base = snapshot.last.index;
     if snapshot::applied_index(&backend)? < base {
-        snapshot::reinstall(&runtime.disk(), paths, &backend, base)?;
+        snapshot::install(&runtime.disk(), paths, &backend, base)?;
     }
     let machine = Machine::open(backend.clone(), machine_config(options))?;
     let applied = machine.applied();
@@ -199,9 +216,8 @@ fn finish<R: Runtime>(
     // A commit index alone is not synced, so the tables may know more.
     hard.commit = hard.commit.max(applied);
     if options.force_new_cluster {
-        let last = entries.last().map_or(snapshot.last, |e| LogId { term: e.term, index: e.index });
-        force_alone(&mut entries, &mut hard, last, &config, identity.me);
-        wal.append(&entries, Some(hard), true)?;
+        let removals = force_alone(&mut entries, &mut hard, &config, identity.me)?;
+        wal.append(&removals, Some(hard), true)?;
     }
     let start = Start {
         now: runtime.clock().now(),
@@ -218,26 +234,40 @@ fn machine_config(options: &Options) -> state::Config {
     state::Config { learners_max: options.learners_max, ..state::Config::default() }
 }
 
-/// etcd's `--force-new-cluster`: what was not committed goes, and all others are removed by entries that count as
-/// committed.
-fn force_alone(entries: &mut Vec<Entry>, hard: &mut HardState, base: LogId, config: &ConfState, me: NodeId) {
-    entries.retain(|e| e.index <= hard.commit);
+/// etcd's `--force-new-cluster`: entries that remove all others, which count as committed; they replace what was not
+/// committed. Nothing happens to a member that is alone already.
+fn force_alone(
+    entries: &mut Vec<Entry>,
+    hard: &mut HardState,
+    config: &ConfState,
+    me: NodeId,
+) -> Result<Vec<Entry>, Fault> {
     let mut config = Configuration::try_from(config).unwrap_or_default();
-    for entry in entries.iter() {
+    for entry in entries.iter().filter(|e| e.index <= hard.commit) {
         if let Payload::Change(change) = &entry.payload
             && let Ok(next) = config.apply(change)
         {
             config = next;
         }
     }
-    let mut next = entries.last().map_or(base.index.min(hard.commit), |e| e.index).next();
-    let mut push = |kind, node| {
-        let change = Change::Single { id: 0, step: ChangeStep { kind, node }, context: Default::default() };
-        entries.push(Entry { term: hard.term, index: next, payload: Payload::Change(change) });
-        hard.commit = next;
-        next = next.next();
-    };
-    for node in config.members().filter(|node| *node != me) {
-        push(ChangeKind::Remove, node);
+    if !config.is_voter(me) {
+        return Err(Fault::Refused(format!("--force-new-cluster: this member, {me}, does not vote")));
     }
+    let others: Vec<NodeId> = config.members().filter(|node| *node != me).collect();
+    if others.is_empty() {
+        return Ok(Vec::new());
+    }
+    entries.retain(|e| e.index <= hard.commit);
+    let removals: Vec<Entry> = others
+        .into_iter()
+        .zip(hard.commit.0 + 1..)
+        .map(|(node, index)| {
+            let step = ChangeStep { kind: ChangeKind::Remove, node };
+            let change = Change::Single { id: 0, step, context: Bytes::new() };
+            Entry { term: hard.term, index: Index(index), payload: Payload::Change(change) }
+        })
+        .collect();
+    hard.commit = Index(hard.commit.0 + removals.len() as u64);
+    entries.extend(removals.iter().cloned());
+    Ok(removals)
 }

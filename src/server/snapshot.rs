@@ -67,24 +67,26 @@ pub(super) fn install(
     disk.remove_file(&path).map_err(|e| Fault::io(format!("remove {}", path.display()), e))
 }
 
-/// At a start: the log names a snapshot that the tables do not have yet.
-pub(super) fn reinstall(
-    disk: &impl Disk,
-    paths: &Paths,
-    backend: &impl Backend,
-    index: Index,
-) -> Result<(), Fault> {
+/// Whether the body of the snapshot at `index` has come in.
+pub(super) fn is_received(disk: &impl Disk, paths: &Paths, index: Index) -> Result<bool, Fault> {
     let path = paths.received(index);
-    let there = disk.exists(&path).map_err(|e| Fault::io(format!("look at {}", path.display()), e))?;
-    if !there {
-        return Err(Fault::corrupt(format!(
-            "the tables in {} are older than the log's snapshot at index {index}, and {} is not there: put the \
-             tables back, or remove this member from the cluster and add it again with an empty data directory",
-            paths.backend.display(),
-            path.display()
-        )));
+    disk.exists(&path).map_err(|e| Fault::io(format!("look at {}", path.display()), e))
+}
+
+/// At a start: the log begins behind what the tables hold.
+pub(super) fn tables_missing(disk: &impl Disk, paths: &Paths, base: Index) -> Fault {
+    if disk.exists(&paths.snap.join("db")).unwrap_or(false) {
+        return Fault::Refused(format!(
+            "{} is etcd's data directory; Kontiki can't take one over yet: start with an empty directory and \
+             restore the keys, or add this member to its cluster anew",
+            paths.data.display()
+        ));
     }
-    install(disk, paths, backend, index)
+    Fault::corrupt(format!(
+        "the tables in {} end before the log, which begins behind index {base}: put the tables back, or remove \
+         this member from the cluster and add it again with an empty data directory",
+        paths.backend.display()
+    ))
 }
 
 /// Reads a body batch by batch.
