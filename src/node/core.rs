@@ -27,7 +27,7 @@ pub struct Node<W> {
     now: Instant,
     applied: Index,
     lead: Lead,
-    /// Waits for a leader, or for the change before it. Id 0 is nobody's.
+    /// Waits for a leader, or for the change before it.
     unproposed: VecDeque<(u64, Payload)>,
     unproposed_changes: VecDeque<(u64, Payload)>,
     proposals: Proposals<W>,
@@ -141,6 +141,7 @@ impl<W> Node<W> {
                 if self.lead.leader.is_none() { Refusal::DeadlineExceeded } else { Refusal::Timeout };
             self.effects.push(Effect::Answer(waiter, Err(refusal)));
         }
+        self.forget_expired();
         for reader in self.reads.expire(now) {
             self.effects.push(Effect::Answer(reader.waiter, Err(Refusal::Timeout)));
         }
@@ -152,7 +153,7 @@ impl<W> Node<W> {
         if let Some(expirer) = &mut self.expirer {
             let due = expirer.due(now, usize::MAX);
             if !due.is_empty() {
-                self.effects.push(Effect::RevokeLeases(due));
+                self.effects.push(Effect::RevokeLeases(self.raft.term(), due));
             }
         }
     }
@@ -160,12 +161,15 @@ impl<W> Node<W> {
     fn request(&mut self, request: Request<W>) {
         match request {
             Request::Propose { id, payload, waiter } => {
-                let Some(waiter) = waiter else {
-                    return self.unproposed.push_back((0, Payload::Command(payload)));
-                };
                 if let Some(waiter) = self.admit(waiter) {
                     self.await_proposal(id, waiter);
                     self.unproposed.push_back((id, Payload::Command(payload)));
+                }
+            }
+            Request::Revoke { term, payload } => {
+                if self.leads() && self.raft.term() == term {
+                    // What raft has no room for now is due again later.
+                    let _ = self.raft.step(Input::Propose(vec![Payload::Command(payload)]));
                 }
             }
             Request::Change { id, change, waiter } => {
@@ -268,7 +272,7 @@ impl<W> Node<W> {
 
     fn forget_expired(&mut self) {
         let proposals = &self.proposals;
-        self.unproposed.retain(|(id, _)| *id != 0 && proposals.waits(*id));
+        self.unproposed.retain(|(id, _)| proposals.waits(*id));
     }
 
     fn ready(&mut self, ready: Ready) {

@@ -28,8 +28,8 @@ pub enum Effect<W> {
     BuildSnapshot(NodeId),
     /// Flush the backend, write a snapshot file, let the log before it go; answered by a report's `flushed`.
     Checkpoint,
-    /// Propose the revocation of leases that have run out.
-    RevokeLeases(Vec<LeaseId>),
+    /// Propose the revocation of leases that have run out in this term.
+    RevokeLeases(Term, Vec<LeaseId>),
     /// Answer a client.
     Answer(W, Result<Answer, Refusal>),
     /// Who leads has changed.

@@ -59,8 +59,16 @@ pub enum Request<W> {
         id: u64,
         /// The encoded command.
         payload: Bytes,
-        /// Who waits; None if nobody does.
-        waiter: Option<W>,
+        /// Who waits.
+        waiter: W,
+    },
+    /// Puts the revocation of a lease into the log, if this member still leads in `term`: a follower's would be
+    /// forwarded, and end a lease that its new leader has renewed.
+    Revoke {
+        /// The term in which the lease ran out.
+        term: Term,
+        /// The encoded command.
+        payload: Bytes,
     },
     /// Puts a configuration change into the log and waits for its reply.
     Change {

@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::{applier::ApplyJob, exit::Exit, hub::HubJob, keeper::KeepJob, log::LogJob, shared::Shared};
 use crate::{
     error::{Fault, Refusal},
-    node::{Answer, Effect, Event, Node},
+    node::{Answer, Effect, Event, Node, Request},
     runtime::{Clock, PeerEvent, PeerNet, Runtime},
-    types::{Index, Instant, LeaseId},
+    state::Command,
+    types::{Index, Instant, LeaseId, Term},
 };
 
 /// Who waits for an answer.
@@ -130,7 +131,7 @@ impl<R: Runtime> Driver<R> {
             }
             Effect::BuildSnapshot(to) => drop(self.shared.keeper.send(KeepJob::BuildSnapshot(to))),
             Effect::Checkpoint => drop(self.shared.keeper.send(KeepJob::Checkpoint)),
-            Effect::RevokeLeases(ids) => self.revoke(ids),
+            Effect::RevokeLeases(term, ids) => self.revoke(term, ids),
             // A client that has gone needs no answer.
             Effect::Answer(waiter, answer) => drop(waiter.send(answer)),
             Effect::Diverged(how) => self.shared.exits.tell(Exit::Fault(Fault::corrupt(format!(
@@ -145,10 +146,10 @@ impl<R: Runtime> Driver<R> {
         drop(self.shared.keeper.send(KeepJob::Discard(index)));
     }
 
-    fn revoke(&mut self, ids: Vec<LeaseId>) {
-        for lease in ids {
-            let (id, payload) = self.shared.encode(crate::state::Command::LeaseRevoke { id: lease });
-            self.node.step(Event::Request(crate::node::Request::Propose { id, payload, waiter: None }));
+    fn revoke(&mut self, term: Term, ids: Vec<LeaseId>) {
+        for id in ids {
+            let (_, payload) = self.shared.encode(Command::LeaseRevoke { id });
+            self.node.step(Event::Request(Request::Revoke { term, payload }));
         }
     }
 }

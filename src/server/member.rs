@@ -286,7 +286,7 @@ impl<R: Runtime> api::Member for Handle<R> {
         if payload.len() > self.shared.settings.limits.request_bytes_max {
             return Err(Refusal::RequestTooLarge);
         }
-        match self.shared.ask(|waiter| Request::Propose { id, payload, waiter: Some(waiter) }).await? {
+        match self.shared.ask(|waiter| Request::Propose { id, payload, waiter }).await? {
             Answer::Applied(reply) => Ok((reply, self.shared.header())),
             _ => Err(Refusal::Stopped),
         }
