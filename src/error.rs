@@ -92,6 +92,10 @@ refusals! {
     InvalidDowngradeTarget, InvalidArgument, "etcdserver: invalid downgrade target version";
     DowngradeInProgress, FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
     NoDowngrade, FailedPrecondition, "etcdserver: no inflight downgrade job";
+    SessionExpired, Unknown, "mutex: session is expired";
+    NobodyElected, Unknown, "election: no leader";
+    NotElected, Unknown, "election: not leader";
+    LeaderKeyMissing, Unknown, "\"leader\" field must be provided";
     UnknownMethod, Unknown, "etcdserver: unknown method";
     RootUserMissing, FailedPrecondition, "etcdserver: root user does not exist";
     RootRoleMissing, FailedPrecondition, "etcdserver: root user does not have root role";

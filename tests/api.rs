@@ -39,6 +39,7 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{
     Code, Request,
+    codegen::http::uri::PathAndQuery,
     service::Routes,
     transport::{Channel, Endpoint},
 };
@@ -507,7 +508,10 @@ async fn grpc_itself_answers_in_etcds_words() {
     assert_eq!(refused(kv.put(over).await), (Code::ResourceExhausted, text));
     let large = refused(kv.put(put_of("large")).await);
     assert_eq!(large, (Code::InvalidArgument, "etcdserver: request is too large".to_owned()));
-    let mut lock = kontiki::wire::v3lockpb::lock_client::LockClient::new(served.channel.clone());
-    let unknown = refused(lock.lock(kontiki::wire::v3lockpb::LockRequest::default()).await);
-    assert_eq!(unknown, (Code::Unimplemented, "unknown service v3lockpb.Lock".to_owned()));
+    let mut grpc = tonic::client::Grpc::new(served.channel.clone());
+    grpc.ready().await.expect("connected");
+    let path = PathAndQuery::from_static("/v3lockpb.Key/Lock");
+    let codec = tonic_prost::ProstCodec::<pb::StatusRequest, pb::StatusResponse>::default();
+    let unknown = refused(grpc.unary(Request::new(pb::StatusRequest {}), path, codec).await);
+    assert_eq!(unknown, (Code::Unimplemented, "unknown service v3lockpb.Key".to_owned()));
 }

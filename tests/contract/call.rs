@@ -12,13 +12,16 @@ use kontiki::wire::etcdserverpb::{
 use tokio_stream::StreamExt;
 use tonic::Status;
 
-use crate::server::Server;
+use crate::{
+    lock::{self, Turns},
+    server::Server,
+};
 
 /// Stands for the member's own id in a request and in what is compared.
 pub const SELF: u64 = u64::MAX;
 
 /// Stands for an id that the server picked.
-const PICKED: i64 = i64::MAX;
+pub const PICKED: i64 = i64::MAX;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -51,6 +54,10 @@ pub enum Ask {
     MemberUpdate(u64, Vec<&'static str>),
     MemberPromote(u64),
     Auth(AuthAsk),
+    /// Locks and elections.
+    Turns(Turns),
+    /// One after the other.
+    Both(Box<[Ask; 2]>),
 }
 
 /// What is asked of the authorization service while it is off and empty.
@@ -105,7 +112,7 @@ pub fn short(text: &str) -> String {
     }
 }
 
-fn told<T: Debug>(answer: Result<T, Status>) -> String {
+pub fn told<T: Debug>(answer: Result<T, Status>) -> String {
     match answer {
         Ok(answer) => format!("OK {answer:?}"),
         Err(status) => format!("ERR {:?} {:?}", status.code(), status.message()),
@@ -113,7 +120,7 @@ fn told<T: Debug>(answer: Result<T, Status>) -> String {
 }
 
 /// Ids and terms are there or not; the revision stays.
-fn plain(server: &Server, header: &mut Option<ResponseHeader>) {
+pub fn plain(server: &Server, header: &mut Option<ResponseHeader>) {
     if let Some(header) = header {
         header.cluster_id = u64::from(header.cluster_id != 0);
         header.member_id = own(server, header.member_id);
@@ -164,6 +171,8 @@ macro_rules! unary {
         unary!($server, $client, $method, $request, |_answer| ())
     };
 }
+
+pub(crate) use unary;
 
 /// How long a call may take.
 const CALL_WAIT: Duration = Duration::from_secs(15);
@@ -249,6 +258,12 @@ async fn make(server: &mut Server, ask: &Ask) -> String {
         | Ask::MemberUpdate(..)
         | Ask::MemberPromote(_) => members(server, ask).await,
         Ask::Auth(ask) => auth(server, ask).await,
+        Ask::Turns(ask) => Box::pin(lock::run(server, ask)).await,
+        Ask::Both(asks) => {
+            let [first, second] = &*asks;
+            let first = Box::pin(make(server, first)).await;
+            format!("{first}; {}", Box::pin(make(server, second)).await)
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod call;
 mod cluster;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod protocol;
 mod server;

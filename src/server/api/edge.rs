@@ -20,9 +20,13 @@ use tonic_health::pb::{
 };
 
 use super::{Api, Member, admit::cut, error};
-use crate::wire::etcdserverpb::{
-    auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+use crate::wire::{
+    etcdserverpb::{
+        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+        lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    },
+    v3electionpb::election_server::ElectionServer,
+    v3lockpb::lock_server::LockServer,
 };
 
 /// All services of a member, as one HTTP/2 service for any listener. A message over
@@ -35,6 +39,8 @@ pub struct Grpc<M> {
     cluster: ClusterServer<Api<M>>,
     maintenance: MaintenanceServer<Api<M>>,
     auth: AuthServer<Api<M>>,
+    lock: LockServer<Api<M>>,
+    election: ElectionServer<Api<M>>,
     health: HealthServer<Serving<M>>,
     message_bytes_max: usize,
 }
@@ -51,6 +57,8 @@ impl<M: Member> Grpc<M> {
             lease: LeaseServer::from_arc(api.clone()).max_decoding_message_size(max),
             cluster: ClusterServer::from_arc(api.clone()).max_decoding_message_size(max),
             maintenance: MaintenanceServer::from_arc(api.clone()).max_decoding_message_size(max),
+            lock: LockServer::from_arc(api.clone()).max_decoding_message_size(max),
+            election: ElectionServer::from_arc(api.clone()).max_decoding_message_size(max),
             auth: AuthServer::from_arc(api).max_decoding_message_size(max),
             health: HealthServer::new(health).max_decoding_message_size(max),
             message_bytes_max: max,
@@ -86,6 +94,8 @@ where
             "etcdserverpb.Cluster" => self.cluster.call(request),
             "etcdserverpb.Maintenance" => self.maintenance.call(request),
             "etcdserverpb.Auth" => self.auth.call(request),
+            "v3lockpb.Lock" => self.lock.call(request),
+            "v3electionpb.Election" => self.election.call(request),
             "grpc.health.v1.Health" => self.health.call(request),
             service => {
                 let status = Status::unimplemented(format!("unknown service {service}"));

@@ -18,6 +18,12 @@ pub(super) fn internal(what: &'static str) -> Status {
 /// The text for a member that answers with another command's reply.
 pub(super) const OTHER_REPLY: &str = "the member answered another command";
 
+/// A refusal to a call of the lock and election services. etcd serves them through a client of its own, whose
+/// errors have lost their codes.
+pub(super) fn without_code(refusal: Refusal) -> Status {
+    Status::unknown(refusal.to_string())
+}
+
 /// What is not there yet.
 pub(super) fn missing(what: &'static str) -> Status {
     Status::unimplemented(what)

@@ -23,12 +23,15 @@ mod cluster;
 mod convert;
 #[cfg(not(madsim))]
 mod edge;
+mod election;
 mod error;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod member;
 mod quota;
+mod turns;
 mod urls;
 mod version;
 mod watch;

@@ -3,6 +3,7 @@
 use super::Member;
 use crate::{
     error::Refusal,
+    mvcc,
     state::{Alarm, AlarmAction, AlarmKind, Command},
     wire::etcdserverpb::{PutRequest, TxnRequest, request_op},
 };
@@ -15,7 +16,16 @@ pub(super) const LEASE_BYTES: u64 = 64;
 
 /// What a put takes.
 pub(super) fn put(request: &PutRequest) -> u64 {
-    PUT_OVERHEAD_BYTES + request.key.len() as u64 + request.value.len() as u64
+    put_bytes(&request.key, &request.value)
+}
+
+/// The same of one of our own.
+pub(super) fn put_of(request: &mvcc::PutRequest) -> u64 {
+    put_bytes(&request.key, &request.value)
+}
+
+fn put_bytes(key: &[u8], value: &[u8]) -> u64 {
+    PUT_OVERHEAD_BYTES + key.len() as u64 + value.len() as u64
 }
 
 /// What the dearer branch of a transaction takes, nested ones aside, which etcd does not count; None if

@@ -70,6 +70,21 @@ impl WatchStream {
     fn tell(&self, input: WatchInput) {
         (self.tell)(input);
     }
+
+    /// Asks for something, once there is room for it.
+    pub(super) async fn ask(&self, request: WatchRequest) {
+        // The semaphore is never closed; if it were, nothing would be asked.
+        if let Ok(taken) = self.requests.clone().acquire_owned().await {
+            self.tell(WatchInput::Asked { stream: self.id, request, taken });
+        }
+    }
+
+    /// The next frame; None when the hub is gone.
+    pub(super) async fn frame(&mut self) -> Option<Frame> {
+        let frame = self.frames.recv().await?;
+        self.tell(WatchInput::Drained(self.id, 1));
+        Some(frame)
+    }
 }
 
 impl Drop for WatchStream {
