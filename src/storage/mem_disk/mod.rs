@@ -16,6 +16,8 @@
 //!
 //! Left out: renames from one directory to another are two changes that may be lost apart.
 
+mod node;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -24,37 +26,14 @@ use std::{
 };
 
 use super::{Disk, DiskFile, OpenMode};
+use node::{DirNode, FileNode};
 
 /// What a disk writes whole or, at worst, torn once.
 pub const SECTOR: u64 = 512;
 
-type Sector = Arc<[u8; SECTOR as usize]>;
 type NodeNumber = u64;
 
 const ROOT: NodeNumber = 0;
-
-#[derive(Clone, Debug, Default)]
-struct FileNode {
-    len: u64,
-    sectors: BTreeMap<u64, Sector>,
-    durable_len: u64,
-    durable: BTreeMap<u64, Sector>,
-    /// Lengths and sector versions since the last sync, oldest first.
-    lens: Vec<u64>,
-    dirty: BTreeMap<u64, Vec<Sector>>,
-    /// The handle that has the lock.
-    lock: Option<u64>,
-}
-
-/// One change of a directory's names: all of it survives or none.
-type NameChange = Vec<(String, Option<NodeNumber>)>;
-
-#[derive(Clone, Debug, Default)]
-struct DirNode {
-    names: BTreeMap<String, NodeNumber>,
-    durable: BTreeMap<String, NodeNumber>,
-    pending: Vec<NameChange>,
-}
 
 #[derive(Clone, Debug)]
 enum Node {
@@ -208,158 +187,6 @@ impl MemDisk {
         file.write_at(0, bytes)?;
         file.sync()?;
         self.sync_dir(parent)
-    }
-}
-
-impl FileNode {
-    fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
-        let end = self.len.min(offset.saturating_add(buf.len() as u64));
-        let mut at = offset;
-        while at < end {
-            let (sector, skip) = (at / SECTOR, (at % SECTOR) as usize);
-            let n = ((end - at) as usize).min(SECTOR as usize - skip);
-            let out = &mut buf[(at - offset) as usize..][..n];
-            match self.sectors.get(&sector) {
-                Some(bytes) => out.copy_from_slice(&bytes[skip..skip + n]),
-                None => out.fill(0),
-            }
-            at += n as u64;
-        }
-        end.saturating_sub(offset) as usize
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let mut at = offset;
-        let end = offset + bytes.len() as u64;
-        while at < end {
-            let (sector, skip) = (at / SECTOR, (at % SECTOR) as usize);
-            let n = ((end - at) as usize).min(SECTOR as usize - skip);
-            let mut new = self.sectors.get(&sector).map_or([0; SECTOR as usize], |old| **old);
-            new[skip..skip + n].copy_from_slice(&bytes[(at - offset) as usize..][..n]);
-            self.put_sector(sector, Arc::new(new));
-            at += n as u64;
-        }
-        if end > self.len {
-            self.change_len(end);
-        }
-    }
-
-    fn put_sector(&mut self, number: u64, sector: Sector) {
-        self.dirty.entry(number).or_default().push(sector.clone());
-        self.sectors.insert(number, sector);
-    }
-
-    fn change_len(&mut self, len: u64) {
-        self.len = len;
-        self.lens.push(len);
-    }
-
-    fn set_len(&mut self, len: u64) {
-        if len < self.len {
-            let gone: Vec<u64> =
-                self.sectors.range(len.div_ceil(SECTOR)..).map(|(number, _)| *number).collect();
-            for number in gone {
-                self.put_sector(number, Arc::new([0; SECTOR as usize]));
-            }
-            if !len.is_multiple_of(SECTOR)
-                && let Some(last) = self.sectors.get(&(len / SECTOR))
-            {
-                let mut last = **last;
-                last[(len % SECTOR) as usize..].fill(0);
-                self.put_sector(len / SECTOR, Arc::new(last));
-            }
-        }
-        if len != self.len {
-            self.change_len(len);
-        }
-    }
-
-    fn sync(&mut self) {
-        // Only what was written since the last sync: a failed one may have dropped the rest.
-        for (number, versions) in std::mem::take(&mut self.dirty) {
-            if let Some(newest) = versions.into_iter().next_back() {
-                self.durable.insert(number, newest);
-            }
-        }
-        if let Some(len) = self.lens.drain(..).next_back() {
-            self.durable_len = len;
-        }
-    }
-
-    /// What a failed sync leaves: the changes are no longer known to be unwritten.
-    fn fail_sync(&mut self) {
-        self.dirty.clear();
-        self.lens.clear();
-    }
-
-    fn crash(&mut self, choose: &mut impl FnMut(u64) -> u64) {
-        if !self.lens.is_empty() {
-            let n = self.lens.len() as u64 + 1;
-            match choose(n) {
-                0 => {}
-                pick => self.durable_len = self.lens[(pick.min(n - 1) - 1) as usize],
-            }
-        }
-        for (number, versions) in std::mem::take(&mut self.dirty) {
-            let old = self.durable.get(&number).map_or([0; SECTOR as usize], |old| **old);
-            // The durable one, the newest torn over it, or any version whole.
-            let n = versions.len() as u64 + 2;
-            let new = match choose(n).min(n - 1) {
-                0 => continue,
-                1 => {
-                    let newest = versions.last().expect("a dirty sector has a version");
-                    let cut = choose(SECTOR) as usize;
-                    let mut torn = old;
-                    torn[..cut].copy_from_slice(&newest[..cut]);
-                    Arc::new(torn)
-                }
-                pick => versions[pick as usize - 2].clone(),
-            };
-            self.durable.insert(number, new);
-        }
-        // What lies beyond the length that survived is not there.
-        let len = self.durable_len;
-        self.durable.retain(|number, _| number * SECTOR < len);
-        if !len.is_multiple_of(SECTOR)
-            && let Some(last) = self.durable.get_mut(&(len / SECTOR))
-        {
-            Arc::make_mut(last)[(len % SECTOR) as usize..].fill(0);
-        }
-        self.sectors = self.durable.clone();
-        self.len = len;
-        self.lens.clear();
-        self.lock = None;
-    }
-}
-
-impl DirNode {
-    fn change(&mut self, change: NameChange) {
-        apply(&mut self.names, &change);
-        self.pending.push(change);
-    }
-
-    fn sync(&mut self) {
-        for change in std::mem::take(&mut self.pending) {
-            apply(&mut self.durable, &change);
-        }
-    }
-
-    fn crash(&mut self, choose: &mut impl FnMut(u64) -> u64) {
-        for change in std::mem::take(&mut self.pending) {
-            if choose(2) != 0 {
-                apply(&mut self.durable, &change);
-            }
-        }
-        self.names = self.durable.clone();
-    }
-}
-
-fn apply(names: &mut BTreeMap<String, NodeNumber>, change: &NameChange) {
-    for (name, node) in change {
-        match node {
-            Some(node) => _ = names.insert(name.clone(), *node),
-            None => _ = names.remove(name),
-        }
     }
 }
 
