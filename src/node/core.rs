@@ -185,6 +185,11 @@ impl<W> Node<W> {
             Request::LeaseRemaining { lease, waiter } => {
                 self.leader_read(waiter, Purpose::Remaining(lease, self.raft.term()));
             }
+            Request::LeaseOrder { waiter } => {
+                let term = self.raft.term();
+                let answer = self.leading_in(term).map(|e, _| Answer::LeaseOrder(e.by_remaining()));
+                self.effects.push(Effect::Answer(waiter, answer));
+            }
             Request::Progress { waiter } => {
                 let peers = self.raft.peers().into_iter().map(|(id, peer)| (id, peer.matched)).collect();
                 let answer = if self.leads() { Ok(Answer::Progress(peers)) } else { Err(Refusal::NotLeader) };
@@ -409,7 +414,8 @@ impl<W> Node<W> {
                     .leading_in(term)
                     .map(|e, now| Answer::Leases(leases.iter().map(|&lease| renew(e, lease, now)).collect())),
                 Purpose::Remaining(lease, term) => {
-                    self.leading_in(term).map(|e, now| Answer::Lease(e.remaining(lease, now)))
+                    // Part of this millisecond is over: fresh from its grant, a lease has less left than that.
+                    self.leading_in(term).map(|e, now| Answer::Lease(e.remaining(lease, now.after(1))))
                 }
             };
             self.effects.push(Effect::Answer(waiter, answer));

@@ -64,6 +64,8 @@ pub enum Answer {
     Lease(Option<i64>),
     /// The seconds of each lease renewed; None for one that is not there.
     Leases(Vec<Option<i64>>),
+    /// All leases, those that end first first.
+    LeaseOrder(Vec<LeaseId>),
     /// The last index known to be in each member's log.
     Progress(BTreeMap<NodeId, Index>),
     /// Leadership has moved.

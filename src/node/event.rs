@@ -98,6 +98,11 @@ pub enum Request<W> {
         /// Who waits.
         waiter: W,
     },
+    /// Asks in which order the leases end; only a leader knows.
+    LeaseOrder {
+        /// Who waits.
+        waiter: W,
+    },
     /// Asks how far each member has come; only a leader knows.
     Progress {
         /// Who waits.

@@ -1,6 +1,6 @@
 //! A running member, as the API's handlers use it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -323,7 +323,19 @@ impl<R: Runtime> api::Member for Handle<R> {
     }
 
     async fn lease_list(&self) -> Result<Vec<LeaseId>, Refusal> {
-        self.look(|machine| machine.leases().iter().map(|(id, _)| id).collect()).await
+        let order = match self.shared.ask(|waiter| Request::LeaseOrder { waiter }).await {
+            Ok(Answer::LeaseOrder(order)) => order,
+            Err(Refusal::NotLeader) => Vec::new(),
+            Err(refusal) => return Err(refusal),
+            Ok(_) => return Err(Refusal::Stopped),
+        };
+        let places: BTreeMap<_, _> = order.into_iter().zip(0..).collect();
+        let leases =
+            self.look(|machine| machine.leases().iter().map(|(id, lease)| (id, lease.left())).collect());
+        let mut leases: Vec<(LeaseId, i64)> = leases.await?;
+        // What was granted since has no place yet; a follower goes by what the leader said last.
+        leases.sort_by_key(|(id, left)| (places.get(id).copied().unwrap_or(usize::MAX), *left, *id));
+        Ok(leases.into_iter().map(|(id, _)| id).collect())
     }
 
     fn members(&self) -> Vec<membership::Member> {

@@ -88,18 +88,25 @@ pub enum AuthAsk {
 pub struct Call {
     pub ask: Ask,
     pub note: &'static str,
+    /// What a late 3.5 answers where 3.5.1 does something else.
+    pub late: Option<&'static str>,
 }
 
 impl From<Ask> for Call {
     fn from(ask: Ask) -> Self {
-        Self { ask, note: "" }
+        Self { ask, note: "", late: None }
     }
 }
 
 impl Ask {
     /// With what it is about.
     pub fn note(self, note: &'static str) -> Call {
-        Call { ask: self, note }
+        Call { ask: self, note, late: None }
+    }
+
+    /// With what it is about, and what is to be answered instead of what 3.5.1 does.
+    pub fn late(self, note: &'static str, late: &'static str) -> Call {
+        Call { ask: self, note, late: Some(late) }
     }
 }
 
@@ -237,6 +244,8 @@ async fn make(server: &mut Server, ask: &Ask) -> String {
             for error in &mut status.errors {
                 *error = error.replace(&server.member.to_string(), "SELF");
             }
+            // By a hash of their ids.
+            status.errors.sort();
         }),
         Ask::Defragment => unary!(server, MaintenanceClient, defragment, pb::DefragmentRequest {}),
         Ask::Hash => unary!(server, MaintenanceClient, hash, pb::HashRequest {}, |hash| hash.hash = 0),
