@@ -75,6 +75,20 @@ fn a_renewal_gives_the_whole_ttl_unless_it_is_over() {
     assert_eq!((expirer.next_wake(), expirer.remaining(LeaseId(1), Instant(4000))), (None, None));
 }
 
+/// A lease granted or renewed 99 ms after the tick whose time is known must still last for all of its TTL.
+#[test]
+fn a_lease_outlasts_the_clock_s_coarseness() {
+    let config = ExpirerConfig { slack_ms: 100, ..Default::default() };
+    let mut expirer = Expirer::new(config, Book::default().seconds(), 0, Instant(0));
+    expirer.applied(LeaseChange::Granted(LeaseId(1), 3), Instant(0));
+    assert_eq!(expirer.remaining(LeaseId(1), Instant(0)), Some(3));
+    assert!(expirer.due(Instant(3_000), usize::MAX).is_empty());
+    assert_eq!(expirer.renew(LeaseId(1), Instant(3_000)), Renewal::Renewed(3));
+    assert!(expirer.due(Instant(6_000), usize::MAX).is_empty());
+    assert_eq!(expirer.remaining(LeaseId(1), Instant(6_000)), Some(0));
+    assert_eq!(ids(expirer.due(Instant(6_100), usize::MAX)), [1]);
+}
+
 #[test]
 fn a_revocation_comes_again_until_it_is_applied() {
     let mut expirer = plain(&Book::default(), 0);

@@ -25,6 +25,9 @@ pub struct ExpirerConfig {
     pub checkpoint_ms: Option<u64>,
     /// How many leases one checkpoint holds at most.
     pub checkpoint_leases_max: usize,
+    /// How long ago `now` may have been when something is told, in milliseconds: as much longer does a lease last,
+    /// since it must not end before its time.
+    pub slack_ms: u64,
 }
 
 impl Default for ExpirerConfig {
@@ -38,6 +41,7 @@ impl Default for ExpirerConfig {
             spread_leases_min: 1000,
             checkpoint_ms: None,
             checkpoint_leases_max: 1000,
+            slack_ms: 0,
         }
     }
 }
@@ -131,7 +135,7 @@ impl Expirer {
     pub fn applied(&mut self, change: LeaseChange, now: Instant) {
         match change {
             LeaseChange::Granted(id, ttl) => {
-                self.set(id, Clock::new(ttl, after_seconds(now, ttl), false));
+                self.set(id, Clock::new(ttl, self.expiry(now, ttl), false));
                 self.plan_checkpoint(id, now);
             }
             LeaseChange::Revoked(id) => {
@@ -155,7 +159,7 @@ impl Expirer {
         if clock.ending || clock.expiry <= now {
             return Renewal::Ending;
         }
-        let expiry = after_seconds(now, clock.ttl).max(clock.expiry);
+        let expiry = self.expiry(now, clock.ttl).max(clock.expiry);
         self.set(id, Clock { expiry, wake: expiry, ..clock });
         if clock.checkpointed { Renewal::AfterCheckpoint(clock.ttl) } else { Renewal::Renewed(clock.ttl) }
     }
@@ -220,7 +224,7 @@ impl Expirer {
     /// Whole seconds that a lease has left; 0 if it is over and not yet revoked; None if there is none.
     pub fn remaining(&self, id: LeaseId, now: Instant) -> Option<i64> {
         let clock = self.clocks.get(&id)?;
-        Some((clock.expiry.since(now) / 1000) as i64)
+        Some((clock.expiry.since(now.after(self.config.slack_ms)) / 1000) as i64)
     }
 
     /// All leases, those that end first first.
@@ -228,6 +232,10 @@ impl Expirer {
         let mut leases: Vec<_> = self.clocks.iter().map(|(id, clock)| (clock.expiry, *id)).collect();
         leases.sort_unstable();
         leases.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn expiry(&self, now: Instant, ttl: i64) -> Instant {
+        after_seconds(now, ttl).after(self.config.slack_ms)
     }
 
     fn set(&mut self, id: LeaseId, clock: Clock) {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Refusal,
-    lease::{Expirer, Renewal},
+    lease::{Expirer, ExpirerConfig, Renewal},
     raft::{
         Body, Entry, Input, LogId, Message, Payload, PersistId, Raft, Ready, RestoreError, Restored,
         RoleKind, Snapshot, StepError,
@@ -338,7 +338,9 @@ impl<W> Node<W> {
 
     fn new_expirer(&self) -> Expirer {
         let leases = self.leases.iter().map(|(&id, &(ttl, remaining))| (id, ttl, remaining));
-        Expirer::new(self.config.expirer, leases, self.config.election_ms(), self.now)
+        // Between two ticks the time is that of the first.
+        let config = ExpirerConfig { slack_ms: self.config.tick_ms, ..self.config.expirer };
+        Expirer::new(config, leases, self.config.election_ms(), self.now)
     }
 
     fn persisted(&mut self, id: PersistId) {

@@ -65,14 +65,15 @@ impl<R: Runtime> Driver<R> {
             {
                 events.push(event);
             }
+            // Looked at in each round, so that a full inbox does not hold up time; and first, so that after a pause
+            // of the process no lease is renewed at a time long gone.
+            next_tick = self.ticks(next_tick);
             for event in heard.drain(..) {
                 self.peer_event(event);
             }
             for event in events.drain(..) {
                 self.node.step(event);
             }
-            // Looked at in each round, so that a full inbox does not hold up time.
-            next_tick = self.ticks(next_tick);
             self.flush();
         }
     }
