@@ -148,7 +148,8 @@ impl Cluster {
         let member = &mut self.members[at];
         assert!(member.running.is_none(), "{} runs already", member.contact.name);
         let Contact { name, client_url, peer_url, .. } = &member.contact;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kontiki"))
+        let program = env::var("KONTIKI_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kontiki").to_owned());
+        let mut child = Command::new(program)
             .args(["--name", name, "--initial-cluster", &initial, "--data-dir"])
             .arg(&member.dir)
             .args(["--listen-client-urls", client_url, "--advertise-client-urls", client_url])
@@ -179,17 +180,6 @@ impl Cluster {
         child.wait().await.expect("it is our child");
         listening.await.expect("reading lines does not panic");
         member.state.send_replace(State::Down);
-    }
-
-    /// Waits until a member ends by itself.
-    pub async fn ended(&mut self, at: usize) -> std::process::ExitStatus {
-        let member = &mut self.members[at];
-        let (mut child, listening) = member.running.take().expect("it runs");
-        let status =
-            timeout(PATIENCE, child.wait()).await.expect("it ends in time").expect("it is our child");
-        listening.await.expect("reading lines does not panic");
-        member.state.send_replace(State::Down);
-        status
     }
 
     /// Waits until all that were started serve clients.
