@@ -169,7 +169,7 @@ fn node_config(options: &Options, me: crate::types::NodeId, seed: u64) -> node::
         proposals_max: 1 << 20,
         reads_max: 1 << 20,
         snapshot_entries: options.snapshot_entries,
-        snapshot_bytes: 512 << 20,
+        snapshot_bytes: 64 << 20,
         catchup_entries: options.catchup_entries,
         catchup_bytes: 64 << 20,
         expirer: ExpirerConfig::default(),
