@@ -48,7 +48,7 @@ impl Compactor {
     fn cut_every_ms(&self) -> Option<u64> {
         match self.retention {
             Retention::All => None,
-            Retention::Period(period) => Some((period.as_millis() as u64).min(PERIOD_MAX_MS).max(SAMPLES)),
+            Retention::Period(period) => Some((period.as_millis() as u64).clamp(SAMPLES, PERIOD_MAX_MS)),
             Retention::Revisions(_) => Some(REVISIONS_EVERY_MS),
         }
     }
