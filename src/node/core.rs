@@ -1,11 +1,12 @@
 //! The node itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     effect::{Answer, Effect, Lead, Persist},
     event::{Event, Report, Request},
     limits::Config,
+    marks::Marks,
     policy::LogPolicy,
     waiters::{Proposals, Purpose, Reader, Reads, Transfer},
 };
@@ -27,6 +28,8 @@ pub struct Node<W> {
     now: Instant,
     applied: Index,
     lead: Lead,
+    /// Since when that leader is known.
+    led_since: Option<Instant>,
     /// Waits for a leader, or for the change before it.
     unproposed: VecDeque<(u64, Payload)>,
     unproposed_changes: VecDeque<(u64, Payload)>,
@@ -40,6 +43,11 @@ pub struct Node<W> {
     /// A snapshot that the log is to name before it is installed.
     installing: Option<(PersistId, Snapshot)>,
     log: LogPolicy,
+    marks: Marks,
+    /// This leader's own state is not the quorum's: it goes on to hand over.
+    unfit: bool,
+    /// When members whose state differs were last told of.
+    accused: BTreeMap<NodeId, Instant>,
     effects: Vec<Effect<W>>,
 }
 
@@ -67,6 +75,7 @@ impl<W> Node<W> {
             now: start.now,
             applied,
             lead: Lead::default(),
+            led_since: None,
             unproposed: VecDeque::new(),
             unproposed_changes: VecDeque::new(),
             proposals: Proposals::default(),
@@ -74,6 +83,9 @@ impl<W> Node<W> {
             transfer: None,
             expirer: None,
             installing: None,
+            marks: Marks::default(),
+            unfit: false,
+            accused: BTreeMap::new(),
             effects: Vec::new(),
         })
     }
@@ -92,7 +104,7 @@ impl<W> Node<W> {
     pub fn step(&mut self, event: Event<W>) {
         match event {
             Event::Tick(now) => self.tick(now),
-            Event::Message(message) => self.input(Input::Receive(message)),
+            Event::Message(message) => self.message(message),
             Event::Unreachable(peer) => self.input(Input::Unreachable(peer)),
             Event::SnapshotSent { to, ok } => self.input(Input::SnapshotSent { to, ok }),
             Event::SnapshotReceived { from, term, snapshot } => self.snapshot_received(from, term, snapshot),
@@ -109,9 +121,11 @@ impl<W> Node<W> {
     /// Hands out what is to be done, in order.
     pub fn poll(&mut self) -> Vec<Effect<W>> {
         self.propose_queued();
-        if let Some(id) = self.reads.ask(self.now, self.config.read_retry_ms) {
-            // Refused while there is no leader: asked again after the retry time.
-            let _ = self.raft.step(Input::Read(id));
+        if let Some(id) = self.reads.ask(self.now, self.config.read_retry_ms)
+            && self.raft.step(Input::Read(id)).is_err()
+        {
+            // Asked again when there is a leader, or after the retry time.
+            self.reads.refused(id);
         }
         while let Some(ready) = self.raft.poll_ready() {
             self.ready(ready);
@@ -132,16 +146,24 @@ impl<W> Node<W> {
         }
     }
 
+    fn message(&mut self, message: Message) {
+        if let Body::HeartbeatReply { state: Some(mark), .. } = message.body
+            && message.term == self.raft.term()
+            && self.leads()
+        {
+            self.marks.heard(message.from, mark);
+        }
+        self.input(Input::Receive(message));
+    }
+
     fn tick(&mut self, now: Instant) {
         self.now = now;
-        self.input(Input::Tick);
-        for waiter in self.proposals.expire(now) {
-            // etcd's texts: nobody could take it, or nobody knows what became of it.
-            let refusal =
-                if self.lead.leader.is_none() { Refusal::DeadlineExceeded } else { Refusal::Timeout };
-            self.effects.push(Effect::Answer(waiter, Err(refusal)));
+        if let Some(mark) = self.marks.tick(self.config.marks_max) {
+            self.input(Input::Mark(mark));
         }
-        self.forget_expired();
+        self.input(Input::Tick);
+        self.compare_marks();
+        self.expire_proposals();
         for reader in self.reads.expire(now) {
             self.effects.push(Effect::Answer(reader.waiter, Err(Refusal::Timeout)));
         }
@@ -150,11 +172,63 @@ impl<W> Node<W> {
         {
             self.effects.push(Effect::Answer(transfer.waiter, Err(Refusal::LeaderTransferTimeout)));
         }
-        if let Some(expirer) = &mut self.expirer {
+        // A leader that has just stepped down knows no more when leases end: its successor extends them.
+        if self.leads()
+            && let Some(expirer) = &mut self.expirer
+        {
             let due = expirer.due(now, usize::MAX);
             if !due.is_empty() {
                 self.effects.push(Effect::RevokeLeases(self.raft.term(), due));
             }
+        }
+    }
+
+    fn expire_proposals(&mut self) {
+        let expired = self.proposals.expire(self.now);
+        if expired.is_empty() {
+            return;
+        }
+        let queued = self.unproposed.iter().chain(&self.unproposed_changes);
+        let unproposed: BTreeSet<u64> = queued.map(|(id, _)| *id).collect();
+        for (id, waiter, since) in expired {
+            // etcd's texts: nobody could take it; the leader that took it may have gone with it; or nobody knows.
+            let refusal = if unproposed.contains(&id) {
+                Refusal::DeadlineExceeded
+            } else if self.leader_lost_about(since) {
+                Refusal::TimeoutLeaderLost
+            } else {
+                Refusal::Timeout
+            };
+            self.effects.push(Effect::Answer(waiter, Err(refusal)));
+        }
+        self.forget_expired();
+    }
+
+    /// etcd's measure: within two election timeouts before this leader came to be known.
+    fn leader_lost_about(&self, then: Instant) -> bool {
+        self.led_since.is_some_and(|since| then < since && since.since(then) < 2 * self.config.election_ms())
+    }
+
+    /// Tells of members whose state is not the quorum's; a leader that is one of them hands over, once its alarm
+    /// is on its way.
+    fn compare_marks(&mut self) {
+        if !self.leads() {
+            return;
+        }
+        let me = self.raft.id();
+        if std::mem::take(&mut self.unfit)
+            && let Some(heir) = self.raft.configuration().quorum().incoming.iter().find(|id| **id != me)
+        {
+            self.input(Input::Transfer(*heir));
+        }
+        for member in self.marks.differing(me, self.raft.configuration()) {
+            let told = self.accused.get(&member);
+            if told.is_some_and(|then| self.now.since(*then) < self.config.request_timeout_ms) {
+                continue;
+            }
+            self.accused.insert(member, self.now);
+            self.unfit |= member == me;
+            self.effects.push(Effect::Corrupt(self.raft.term(), member));
         }
     }
 
@@ -166,7 +240,7 @@ impl<W> Node<W> {
                     self.unproposed.push_back((id, Payload::Command(payload)));
                 }
             }
-            Request::Revoke { term, payload } => {
+            Request::AsLeader { term, payload } => {
                 if self.leads() && self.raft.term() == term {
                     // What raft has no room for now is due again later.
                     let _ = self.raft.step(Input::Propose(vec![Payload::Command(payload)]));
@@ -211,7 +285,7 @@ impl<W> Node<W> {
 
     fn await_proposal(&mut self, id: u64, waiter: W) {
         let deadline = self.now.after(self.config.request_timeout_ms);
-        if let Some(older) = self.proposals.insert(id, waiter, deadline) {
+        if let Some(older) = self.proposals.insert(id, waiter, self.now, deadline) {
             self.effects.push(Effect::Answer(older, Err(Refusal::Stopped)));
         }
     }
@@ -321,6 +395,12 @@ impl<W> Node<W> {
             return;
         }
         let led = self.expirer.is_some();
+        if lead.leader.is_some() {
+            self.reads.ask_again();
+            if lead.leader != self.lead.leader {
+                self.led_since = Some(self.now);
+            }
+        }
         let term_changed = lead.term != self.lead.term;
         self.lead = lead;
         self.effects.push(Effect::Lead(lead));
@@ -328,6 +408,9 @@ impl<W> Node<W> {
             self.expirer = None;
         } else if !led || term_changed {
             self.expirer = Some(self.new_expirer());
+            self.marks.forget_peers();
+            self.accused.clear();
+            self.unfit = false;
         }
         if let Some(leader) = lead.leader
             && let Some(transfer) = self.transfer.take_if(|t| t.to == leader)
@@ -361,7 +444,7 @@ impl<W> Node<W> {
     }
 
     fn report(&mut self, report: Report) {
-        let Report { index, mark, replies, leases, changes, leases_replaced, flushed } = report;
+        let Report { index, mark, marks, replies, leases, changes, leases_replaced, flushed } = report;
         for (index, change) in changes {
             self.input(Input::ApplyChange { index, change });
         }
@@ -369,10 +452,13 @@ impl<W> Node<W> {
             self.applied = index;
             self.input(Input::Applied(index));
         }
-        if let Some(mark) = mark {
+        if index > Index(0)
+            && let Some(mark) = self.marks.applied(&marks, mark, self.config.marks_max)
+        {
             self.input(Input::Mark(mark));
         }
         if let Some(all) = leases_replaced {
+            self.marks.replaced();
             self.leases = all.into_iter().map(|(id, ttl, left)| (id, (ttl, left))).collect();
             self.log.installed(index);
         }

@@ -34,6 +34,9 @@ pub enum Effect<W> {
     Answer(W, Result<Answer, Refusal>),
     /// Who leads has changed.
     Lead(Lead),
+    /// As this term's leader has found, the member's state is not the quorum's: propose etcd's CORRUPT alarm for
+    /// it, unless it is raised. Comes again while that is so.
+    Corrupt(Term, NodeId),
     /// Stop: another member's committed log is not this one's.
     Diverged(StepError),
 }

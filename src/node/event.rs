@@ -62,10 +62,10 @@ pub enum Request<W> {
         /// Who waits.
         waiter: W,
     },
-    /// Puts the revocation of a lease into the log, if this member still leads in `term`: a follower's would be
+    /// Puts a command of the leader's own into the log, if this member still leads in `term`: a follower's would be
     /// forwarded, and end a lease that its new leader has renewed.
-    Revoke {
-        /// The term in which the lease ran out.
+    AsLeader {
+        /// The term in which the leader found it due.
         term: Term,
         /// The encoded command.
         payload: Bytes,
@@ -124,6 +124,8 @@ pub struct Report {
     pub index: Index,
     /// The state hash there.
     pub mark: Option<StateMark>,
+    /// The state hashes on the way there at which members' marks meet.
+    pub marks: Vec<StateMark>,
     /// Replies by request id.
     pub replies: Vec<(u64, Result<Reply, Refusal>)>,
     /// What became of leases.

@@ -27,6 +27,8 @@ pub struct Config {
     pub catchup_entries: u64,
     /// Bytes of entries kept in memory behind the applied index.
     pub catchup_bytes: u64,
+    /// How many of its own state hashes a member remembers, to compare with its peers' that lag.
+    pub marks_max: usize,
     /// How fast leases end.
     pub expirer: ExpirerConfig,
 }

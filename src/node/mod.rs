@@ -21,6 +21,8 @@
 //!   read had come in.
 //! - A lease is renewed only by a leader that has confirmed its leadership after the renewal came in, and only
 //!   when everything committed up to then has been applied here: a renewal after a revocation fails.
+//! - Members whose state differs are found by the leader, from the hashes that heartbeats carry; a quorum decides
+//!   whose state is the cluster's, and the others get etcd's alarm.
 //!
 //! What it leaves out: what entries mean (`state`), bytes (`wire`), files (`storage`), time and links (`runtime`).
 
@@ -29,6 +31,7 @@ mod core;
 mod effect;
 mod event;
 mod limits;
+mod marks;
 mod policy;
 mod waiters;
 

@@ -10,7 +10,8 @@ use crate::{
 /// Proposals that wait for their reply.
 #[derive(Debug)]
 pub(super) struct Proposals<W> {
-    by_id: BTreeMap<u64, W>,
+    /// Each with when it came.
+    by_id: BTreeMap<u64, (W, Instant)>,
     // Ids in the order of their deadlines: all wait equally long, so a queue is enough.
     deadlines: std::collections::VecDeque<(Instant, u64)>,
 }
@@ -29,9 +30,9 @@ impl<W> Proposals<W> {
     /// Waits for `id` until `deadline`, which never goes back. The one that waited under the same id, if any, is
     /// handed back.
     #[must_use]
-    pub fn insert(&mut self, id: u64, waiter: W, deadline: Instant) -> Option<W> {
+    pub fn insert(&mut self, id: u64, waiter: W, now: Instant, deadline: Instant) -> Option<W> {
         self.deadlines.push_back((deadline, id));
-        self.by_id.insert(id, waiter)
+        self.by_id.insert(id, (waiter, now)).map(|(older, _)| older)
     }
 
     pub fn waits(&self, id: u64) -> bool {
@@ -39,11 +40,11 @@ impl<W> Proposals<W> {
     }
 
     pub fn take(&mut self, id: u64) -> Option<W> {
-        self.by_id.remove(&id)
+        self.by_id.remove(&id).map(|(waiter, _)| waiter)
     }
 
-    /// Takes those whose time is up.
-    pub fn expire(&mut self, now: Instant) -> Vec<W> {
+    /// Takes those whose time is up, with their ids and when they came.
+    pub fn expire(&mut self, now: Instant) -> Vec<(u64, W, Instant)> {
         let mut out = Vec::new();
         while let Some(&(deadline, id)) = self.deadlines.front() {
             // What was answered long ago goes too, so that the queue is not longer than what waits for long.
@@ -52,7 +53,7 @@ impl<W> Proposals<W> {
             }
             self.deadlines.pop_front();
             if deadline <= now {
-                out.extend(self.by_id.remove(&id));
+                out.extend(self.by_id.remove(&id).map(|(waiter, since)| (id, waiter, since)));
             }
         }
         out
@@ -143,6 +144,20 @@ impl<W> Reads<W> {
     /// Raft lost the question, with its leader: it is asked anew at once.
     pub fn dropped(&mut self, id: ReadId) {
         if let Some(round) = self.round.as_mut().filter(|r| r.ids.last() == Some(&id)) {
+            round.asked = None;
+        }
+    }
+
+    /// Raft did not take the question: it is asked anew after the retry time.
+    pub fn refused(&mut self, id: ReadId) {
+        if let Some(round) = &mut self.round {
+            round.ids.retain(|asked| *asked != id);
+        }
+    }
+
+    /// There is another leader: what is under way is asked anew at once.
+    pub fn ask_again(&mut self) {
+        if let Some(round) = &mut self.round {
             round.asked = None;
         }
     }

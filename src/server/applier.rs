@@ -92,7 +92,8 @@ impl<R: Runtime> Applier<R> {
     }
 
     fn report(&mut self, applied: Applied) {
-        let Applied { index, mark, replies, revision, events, leases, compacted, changes, .. } = applied;
+        let Applied { index, mark, marks, replies, revision, events, leases, compacted, changes, .. } =
+            applied;
         if applied.members_changed || applied.alarms_changed {
             self.renew_view();
         }
@@ -109,7 +110,7 @@ impl<R: Runtime> Applier<R> {
             self.shared.facts.compact.send_replace(revision);
         }
         let changes = changes.into_iter().map(|c| (c.index, c.change)).collect();
-        let report = Report { index, mark, replies, leases, changes, ..Report::default() };
+        let report = Report { index, mark, marks, replies, leases, changes, ..Report::default() };
         let _ = self.shared.driver.send(Event::Applied(report));
     }
 

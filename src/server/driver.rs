@@ -10,8 +10,8 @@ use crate::{
     error::{Fault, Refusal},
     node::{Answer, Effect, Event, Node, Request},
     runtime::{Clock, PeerEvent, PeerNet, Runtime},
-    state::Command,
-    types::{Index, Instant, LeaseId, Term},
+    state::{Alarm, AlarmAction, AlarmKind, Command},
+    types::{Index, Instant, LeaseId, NodeId, Term},
 };
 
 /// Who waits for an answer.
@@ -133,6 +133,7 @@ impl<R: Runtime> Driver<R> {
             Effect::BuildSnapshot(to) => drop(self.shared.keeper.send(KeepJob::BuildSnapshot(to))),
             Effect::Checkpoint => drop(self.shared.keeper.send(KeepJob::Checkpoint)),
             Effect::RevokeLeases(term, ids) => self.revoke(term, ids),
+            Effect::Corrupt(term, member) => self.alarm(term, member),
             // A client that has gone needs no answer.
             Effect::Answer(waiter, answer) => drop(waiter.send(answer)),
             Effect::Diverged(how) => self.shared.exits.tell(Exit::Fault(Fault::corrupt(format!(
@@ -147,10 +148,27 @@ impl<R: Runtime> Driver<R> {
         drop(self.shared.keeper.send(KeepJob::Discard(index)));
     }
 
+    fn alarm(&mut self, term: Term, member: NodeId) {
+        let alarm = Alarm { member, kind: AlarmKind::Corrupt };
+        if self.shared.facts.view().alarms.contains(&alarm) {
+            return;
+        }
+        tracing::error!(
+            %member,
+            "the member's data are not the quorum's: raising its CORRUPT alarm; remove the member from the \
+             cluster, add it again with an empty data directory, then disarm the alarm"
+        );
+        self.propose_own(term, Command::Alarm { action: AlarmAction::Activate, alarm });
+    }
+
+    fn propose_own(&mut self, term: Term, command: Command) {
+        let (_, payload) = self.shared.encode(command);
+        self.node.step(Event::Request(Request::AsLeader { term, payload }));
+    }
+
     fn revoke(&mut self, term: Term, ids: Vec<LeaseId>) {
         for id in ids {
-            let (_, payload) = self.shared.encode(Command::LeaseRevoke { id });
-            self.node.step(Event::Request(Request::Revoke { term, payload }));
+            self.propose_own(term, Command::LeaseRevoke { id });
         }
     }
 }

@@ -172,6 +172,7 @@ fn node_config(options: &Options, me: crate::types::NodeId, seed: u64) -> node::
         snapshot_bytes: 64 << 20,
         catchup_entries: options.catchup_entries,
         catchup_bytes: 64 << 20,
+        marks_max: 1024,
         expirer: ExpirerConfig::default(),
     }
 }

@@ -132,6 +132,9 @@ pub struct ConfChange {
     pub change: Change,
 }
 
+/// How many indices apart the state hashes are that each member gives.
+pub const MARK_EVERY: u64 = 64;
+
 /// What a run of entries did. The batch has been handed out beside it.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
@@ -143,6 +146,9 @@ pub struct Applied {
     pub revision: Revision,
     /// The state hash there; None while it is not known, after another program's data were taken over.
     pub mark: Option<StateMark>,
+    /// The state hashes at those of the entries whose index is a multiple of [`MARK_EVERY`], in order: members'
+    /// runs end anywhere, and only marks at the same index can be compared.
+    pub marks: Vec<StateMark>,
     /// The replies, by request id.
     pub replies: Vec<(u64, Result<Reply, Refusal>)>,
     /// The changes of keys, in order.

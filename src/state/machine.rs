@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    AlarmKind, Alarms, Applied, Command, ConfChange, LeaseChange, Reply, Request,
+    AlarmKind, Alarms, Applied, Command, ConfChange, LeaseChange, MARK_EVERY, Reply, Request,
     meta::{self, Meta},
 };
 use crate::{
@@ -102,6 +102,9 @@ impl<T: Tables> Machine<T> {
             let first = batch.writes.len();
             self.core.apply_entry(entry, decode, &mut writer, &mut batch, &mut applied)?;
             self.core.meta.extend(entry.index, entry.term, &batch.writes[first..]);
+            if entry.index.0.is_multiple_of(MARK_EVERY) {
+                applied.marks.extend(self.mark());
+            }
         }
         let meta = &self.core.meta;
         if meta.applied > before {

@@ -1,0 +1,117 @@
+//! Whose state differs: the members' state hashes at the same index, compared by the leader.
+//!
+//! A hash chains all that was applied before it, so two members that agree at an index have agreed ever since
+//! their last snapshot, and two that differ stay so. Members' runs of entries end anywhere; their marks meet at
+//! multiples of [`MARK_EVERY`](crate::state::MARK_EVERY), and at the last index while nothing is written.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    membership::{Configuration, VoteResult},
+    raft::StateMark,
+    types::{Index, NodeId},
+};
+
+/// Own marks, and what peers say of theirs.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// This member's, where others' can meet them.
+    own: BTreeMap<Index, u64>,
+    /// Its newest, and whether a tick has passed since.
+    last: Option<StateMark>,
+    rested: bool,
+    /// The newest that each peer has told this leader of, and whether it was as the own one there.
+    heard: BTreeMap<NodeId, (StateMark, Option<bool>)>,
+}
+
+impl Marks {
+    /// Entries were applied: marks at the indices where members' marks meet, and the one at the end. Gives the
+    /// one that peers are to be told.
+    pub fn applied(
+        &mut self,
+        meeting: &[StateMark],
+        last: Option<StateMark>,
+        max: usize,
+    ) -> Option<StateMark> {
+        self.last = last;
+        self.rested = false;
+        for mark in meeting {
+            self.keep(*mark, max);
+        }
+        meeting.last().copied()
+    }
+
+    /// All state was replaced.
+    pub fn replaced(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A tick has passed. Gives the mark that peers are to be told if nothing was applied since the last one.
+    pub fn tick(&mut self, max: usize) -> Option<StateMark> {
+        let rested = std::mem::replace(&mut self.rested, true);
+        let last = self.last.filter(|mark| rested && !self.own.contains_key(&mark.index))?;
+        self.keep(last, max);
+        Some(last)
+    }
+
+    fn keep(&mut self, mark: StateMark, max: usize) {
+        self.own.insert(mark.index, mark.hash);
+        while self.own.len() > max {
+            self.own.pop_first();
+        }
+    }
+
+    /// What was heard was heard as another term's leader.
+    pub fn forget_peers(&mut self) {
+        self.heard.clear();
+    }
+
+    /// A peer told of its mark.
+    pub fn heard(&mut self, from: NodeId, mark: StateMark) {
+        let agrees = match self.heard.get(&from) {
+            // Heartbeats may come out of order.
+            Some((newer, _)) if newer.index > mark.index => return,
+            Some((_, agrees)) => *agrees,
+            None => None,
+        };
+        self.heard.insert(from, (mark, agrees));
+    }
+
+    /// Whose state differs from a quorum's, as far as is known: peers, or `me`.
+    pub fn differing(&mut self, me: NodeId, config: &Configuration) -> Vec<NodeId> {
+        self.heard.retain(|id, _| config.contains(*id));
+        for (mark, agrees) in self.heard.values_mut() {
+            // Where there is no own mark (yet), what the last one said stands.
+            if let Some(hash) = self.own.get(&mark.index) {
+                *agrees = Some(*hash == mark.hash);
+            }
+        }
+        let differ = |agrees: &Option<bool>| *agrees == Some(false);
+        let differing: Vec<(NodeId, StateMark)> =
+            self.heard.iter().filter(|(_, (_, a))| differ(a)).map(|(id, (mark, _))| (*id, *mark)).collect();
+        if differing.is_empty() {
+            return Vec::new();
+        }
+        let quorum = config.quorum();
+        let agrees = |id| if id == me { Some(true) } else { self.heard.get(&id).and_then(|(_, a)| *a) };
+        match quorum.vote_result(agrees) {
+            VoteResult::Won => return differing.into_iter().map(|(id, _)| id).collect(),
+            VoteResult::Pending => return Vec::new(),
+            VoteResult::Lost => {}
+        }
+        let has_quorum = |mark: StateMark| {
+            quorum.vote_result(|id| Some(differing.contains(&(id, mark)))) == VoteResult::Won
+        };
+        if differing.iter().any(|(_, mark)| has_quorum(*mark)) {
+            return vec![me];
+        }
+        // No state has a quorum. What was heard of different indices may yet turn out to be one state; of one
+        // index it is not, and then the leader's word stands, as in etcd: better stop all than go on like that.
+        let mut indices = differing.iter().filter(|(id, _)| config.is_voter(*id)).map(|(_, mark)| mark.index);
+        let first = indices.next();
+        if indices.all(|index| Some(index) == first) {
+            return differing.into_iter().map(|(id, _)| id).collect();
+        }
+        Vec::new()
+    }
+}
