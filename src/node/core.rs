@@ -341,17 +341,24 @@ impl<W> Node<W> {
             }
         }
         while let Some((id, payload)) = self.unproposed_changes.front() {
-            if !self.proposals.waits(*id) || self.raft.step(Input::Propose(vec![payload.clone()])).is_ok() {
-                self.unproposed_changes.pop_front();
-            } else {
-                break;
+            match self.raft.step(Input::Propose(vec![payload.clone()])) {
+                Ok(()) => {}
+                // It would be refused whenever it came: those behind it need not wait.
+                Err(StepError::ChangeIllegal(_)) => {
+                    if let Some(waiter) = self.proposals.take(*id) {
+                        self.effects.push(Effect::Answer(waiter, Err(Refusal::NotEnoughStartedMembers)));
+                    }
+                }
+                Err(_) => break,
             }
+            self.unproposed_changes.pop_front();
         }
     }
 
     fn forget_expired(&mut self) {
         let proposals = &self.proposals;
         self.unproposed.retain(|(id, _)| proposals.waits(*id));
+        self.unproposed_changes.retain(|(id, _)| proposals.waits(*id));
     }
 
     fn ready(&mut self, ready: Ready) {

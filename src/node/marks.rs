@@ -20,8 +20,16 @@ pub(super) struct Marks {
     /// Its newest, and whether a tick has passed since.
     last: Option<StateMark>,
     rested: bool,
-    /// The newest that each peer has told this leader of, and whether it was as the own one there.
-    heard: BTreeMap<NodeId, (StateMark, Option<bool>)>,
+    /// The newest that each peer has told this leader of, and what came of the last comparison.
+    heard: BTreeMap<NodeId, (StateMark, Option<Verdict>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    /// It was as the own one at this index.
+    Agrees(Index),
+    /// It is not, from this index on.
+    Differs(Index),
 }
 
 impl Marks {
@@ -68,32 +76,47 @@ impl Marks {
 
     /// A peer told of its mark.
     pub fn heard(&mut self, from: NodeId, mark: StateMark) {
-        let agrees = match self.heard.get(&from) {
+        let verdict = match self.heard.get(&from) {
             // Heartbeats may come out of order.
             Some((newer, _)) if newer.index > mark.index => return,
-            Some((_, agrees)) => *agrees,
+            Some((_, verdict)) => *verdict,
             None => None,
         };
-        self.heard.insert(from, (mark, agrees));
+        self.heard.insert(from, (mark, verdict));
     }
 
     /// Whose state differs from a quorum's, as far as is known: peers, or `me`.
     pub fn differing(&mut self, me: NodeId, config: &Configuration) -> Vec<NodeId> {
         self.heard.retain(|id, _| config.contains(*id));
-        for (mark, agrees) in self.heard.values_mut() {
-            // Where there is no own mark (yet), what the last one said stands.
+        for (mark, verdict) in self.heard.values_mut() {
+            // Where there is no own mark (yet), what the last comparison said stands.
             if let Some(hash) = self.own.get(&mark.index) {
-                *agrees = Some(*hash == mark.hash);
+                *verdict = Some(match verdict {
+                    _ if *hash == mark.hash => Verdict::Agrees(mark.index),
+                    Some(Verdict::Differs(first)) => Verdict::Differs(*first),
+                    Some(Verdict::Agrees(_)) | None => Verdict::Differs(mark.index),
+                });
             }
         }
-        let differ = |agrees: &Option<bool>| *agrees == Some(false);
-        let differing: Vec<(NodeId, StateMark)> =
-            self.heard.iter().filter(|(_, (_, a))| differ(a)).map(|(id, (mark, _))| (*id, *mark)).collect();
+        let mut first = Index(u64::MAX);
+        let mut differing: Vec<(NodeId, StateMark)> = Vec::new();
+        for (id, (mark, verdict)) in &self.heard {
+            if let Some(Verdict::Differs(since)) = verdict {
+                first = first.min(*since);
+                differing.push((*id, *mark));
+            }
+        }
         if differing.is_empty() {
             return Vec::new();
         }
         let quorum = config.quorum();
-        let agrees = |id| if id == me { Some(true) } else { self.heard.get(&id).and_then(|(_, a)| *a) };
+        // To have agreed before the first difference says nothing of who is right since.
+        let agrees = |id| match self.heard.get(&id) {
+            _ if id == me => Some(true),
+            Some((_, Some(Verdict::Agrees(at)))) if *at >= first => Some(true),
+            Some((_, Some(Verdict::Differs(_)))) => Some(false),
+            Some((_, Some(Verdict::Agrees(_)) | None)) | None => None,
+        };
         match quorum.vote_result(agrees) {
             VoteResult::Won => return differing.into_iter().map(|(id, _)| id).collect(),
             VoteResult::Pending => return Vec::new(),
