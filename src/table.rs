@@ -93,6 +93,11 @@ impl Batch {
         self.writes.push(Write::Delete(table, key.into()));
     }
 
+    /// How many keys it removes.
+    pub fn deletes(&self) -> u64 {
+        self.writes.iter().filter(|write| matches!(write, Write::Delete(..))).count() as u64
+    }
+
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()

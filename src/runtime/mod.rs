@@ -88,6 +88,11 @@ pub trait Clock: Clone + Send + Sync + 'static {
     /// Monotonic, since some start.
     fn now(&self) -> Instant;
 
+    /// The same in microseconds, for measures of how long things took: nothing is decided by it.
+    fn micros(&self) -> u64 {
+        self.now().0 * 1000
+    }
+
     /// Wall-clock milliseconds since 1970, for ids and texts only: nothing is decided by it.
     fn unix_millis(&self) -> u64;
 

@@ -129,6 +129,10 @@ impl Clock for WallClock {
         Instant(self.start.elapsed().as_millis() as u64)
     }
 
+    fn micros(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
     fn unix_millis(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.map_or(0, |d| d.as_millis() as u64)

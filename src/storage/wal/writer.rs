@@ -35,6 +35,8 @@ pub struct Wal<D: Disk> {
     /// How many bytes of the tail are durable.
     durable: u64,
     chain: u32,
+    /// Bytes written since it was opened.
+    written: u64,
     hard: HardState,
     /// The last index written.
     last: Index,
@@ -86,6 +88,7 @@ impl<D: Disk> Wal<D> {
             chain: head.chain,
             hard: HardState::default(),
             last: Index(0),
+            written: 0,
             poison: None,
         })
     }
@@ -123,6 +126,7 @@ impl<D: Disk> Wal<D> {
             chain: found.chain,
             hard: found.hard,
             last,
+            written: 0,
             poison: None,
         };
         wal.settle(&found)?;
@@ -244,6 +248,11 @@ impl<D: Disk> Wal<D> {
         self.durable == self.offset
     }
 
+    /// How many bytes of records have been appended since it was opened.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Gives up the segments that nothing behind `index` is in: [`Wal::purge`] may remove them. `index` is at most
     /// the newest snapshot's on disk and what the state machine has flushed.
     pub fn release_to(&mut self, index: Index) {
@@ -320,6 +329,7 @@ impl<D: Disk> Wal<D> {
         assert_eq!(batch.start, self.offset, "a batch goes where the last one ended");
         let written = self.tail.write_at(self.offset, &batch.out);
         self.poisoning("writing", written)?;
+        self.written += batch.out.len() as u64;
         self.offset = batch.end();
         self.chain = batch.chain;
         Ok(())
