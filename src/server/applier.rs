@@ -18,6 +18,7 @@ use super::{
     exit::Exit,
     hub::HubJob,
     shared::{Shared, View},
+    stats::During,
 };
 
 /// What the applier is asked to do.
@@ -85,7 +86,8 @@ impl<R: Runtime> Applier<R> {
             return Ok(());
         }
         let (batch, applied) = self.machine.apply(entries, &wire::command::decode)?;
-        self.shared.backend.write(batch)?;
+        let shared = &self.shared;
+        shared.stats.commit_time.time(&shared.runtime.clock(), || shared.backend.write(batch))?;
         self.machine.publish();
         self.report(applied);
         Ok(())
@@ -94,6 +96,9 @@ impl<R: Runtime> Applier<R> {
     fn report(&mut self, applied: Applied) {
         let Applied { index, mark, marks, replies, revision, events, leases, compacted, changes, .. } =
             applied;
+        let stats = &self.shared.stats;
+        stats.note_run(replies.iter().filter_map(|(_, reply)| reply.as_ref().ok()), &events);
+        stats.note_leases(&leases);
         if applied.members_changed || applied.alarms_changed {
             self.renew_view();
         }
@@ -137,6 +142,8 @@ impl<R: Runtime> Applier<R> {
 
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fault> {
         let index = snapshot.meta.last.index;
+        let shared = self.shared.clone();
+        let _under_way = During::of(&shared.stats.snapshot_applies);
         super::snapshot::install(
             &self.shared.runtime.disk(),
             &self.shared.paths,
@@ -144,6 +151,7 @@ impl<R: Runtime> Applier<R> {
             index,
         )?;
         self.machine.reload()?;
+        self.shared.stats.keys.set(self.shared.count_keys()?);
         self.renew_view();
         self.point_links(&[]);
         self.shared.facts.note_applied(index);

@@ -83,6 +83,9 @@ impl<R: Runtime> Driver<R> {
         if now < next {
             return next;
         }
+        if now.since(next) >= self.tick_ms && self.leads() {
+            self.shared.stats.heartbeat_failures.add(1);
+        }
         self.node.step(Event::Tick(now));
         drop(self.shared.hub.send(HubJob::Tick(now)));
         // Ticks that a stopped process has missed are not made up for.
@@ -140,8 +143,17 @@ impl<R: Runtime> Driver<R> {
                 "{how}: this member's log or that member's is not the cluster's; remove this member from the \
                  cluster and add it again with an empty data directory"
             )))),
-            Effect::Lead(lead) => self.shared.facts.note_lead(lead),
+            Effect::Lead(lead) => {
+                let before = *self.shared.facts.leader.borrow();
+                let changed = lead.leader.is_some() && lead.leader != before;
+                self.shared.stats.leader_changes.add(changed.into());
+                self.shared.facts.note_lead(lead);
+            }
         }
+    }
+
+    fn leads(&self) -> bool {
+        *self.shared.facts.leader.borrow() == Some(self.shared.me)
     }
 
     fn discard(&self, index: Index) {
@@ -167,6 +179,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn revoke(&mut self, term: Term, ids: Vec<LeaseId>) {
+        self.shared.stats.leases_expired.add(ids.len() as u64);
         for id in ids {
             self.propose_own(term, Command::LeaseRevoke { id });
         }

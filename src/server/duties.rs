@@ -77,19 +77,33 @@ pub(super) async fn auto_compact<R: Runtime>(handle: Handle<R>, retention: Reten
 pub(super) async fn compact<R: Runtime>(shared: Arc<Shared<R>>, pace: CompactionPace) {
     let mut asked = shared.facts.compact.subscribe();
     let clock = shared.runtime.clock();
+    let mut began = clock.micros();
     loop {
+        let start = clock.micros();
         let step = shared.store.compact_step(pace.revisions_max);
         let written = step.and_then(|batch| match batch {
-            Some(batch) => shared.backend.write(batch).map(|()| true),
+            Some(batch) => {
+                shared.stats.compaction_keys.add(batch.deletes());
+                shared.backend.write(batch).map(|()| true)
+            }
             None => Ok(false),
         });
         match written {
-            Ok(true) => clock.sleep(pace.pause).await,
+            Ok(true) => {
+                shared.stats.compaction_pause_time.tell(clock.micros().saturating_sub(start) as f64);
+                clock.sleep(pace.pause).await;
+            }
             Ok(false) => {
-                shared.facts.compacted.send_replace(shared.store.compaction_finished());
+                let finished = shared.store.compaction_finished();
+                if shared.facts.compacted.send_replace(finished) < finished {
+                    let took = clock.micros().saturating_sub(began);
+                    shared.stats.compaction_total_time.tell(took as f64);
+                    shared.stats.compaction_last.set(clock.unix_millis() / 1000);
+                }
                 if asked.changed().await.is_err() {
                     return;
                 }
+                began = clock.micros();
             }
             Err(fault) => return shared.exits.tell(Exit::Fault(fault)),
         }

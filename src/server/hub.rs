@@ -15,6 +15,7 @@ use crate::{
 use super::{
     api::WatchInput,
     exit::{Exit, Exits},
+    stats::Stats,
 };
 
 /// What the hub is told.
@@ -36,12 +37,18 @@ pub(super) enum HubJob {
     Poll,
 }
 
+/// How often the watches are counted, which looks at each of them.
+const COUNT_MS: u64 = 2_000;
+
 /// The hub and where its frames go.
 pub(super) struct HubWorker<R: Runtime> {
     pub hub: Hub,
     pub store: Arc<Store<Arc<R::Backend>>>,
     pub streams: BTreeMap<StreamId, mpsc::UnboundedSender<Frame>>,
     pub now: Instant,
+    /// When the watches were last counted.
+    pub counted: Instant,
+    pub stats: Arc<Stats>,
     pub again: mpsc::WeakUnboundedSender<HubJob>,
     pub exits: Exits,
 }
@@ -76,9 +83,19 @@ impl<R: Runtime> HubWorker<R> {
             HubJob::Tick(now) => {
                 self.now = now;
                 self.hub.tick(now);
+                if now.since(self.counted) >= COUNT_MS {
+                    self.counted = now;
+                    self.count();
+                }
             }
             HubJob::Poll => {}
         }
+    }
+
+    fn count(&self) {
+        let (watches, behind) = self.hub.watches();
+        self.stats.watchers.set(watches as u64);
+        self.stats.slow_watchers.set(behind as u64);
     }
 
     fn close(&mut self, stream: StreamId) {
@@ -94,7 +111,9 @@ impl<R: Runtime> HubWorker<R> {
         {
             let _ = again.send(HubJob::Poll);
         }
+        self.stats.watch_streams.set(self.hub.streams() as u64);
         for (stream, frame) in frames {
+            self.stats.events_sent.add(frame.events.len() as u64);
             let gone = self.streams.get(&stream).is_none_or(|to| to.send(frame).is_err());
             if gone {
                 self.close(stream);

@@ -132,16 +132,23 @@ impl<R: Runtime> Keeper<R> {
 
     fn backup(&mut self) -> Result<Backup<R>, Fault> {
         self.backups += 1;
+        let shared = &self.shared;
         let path = self.shared.paths.snap.join(format!("tmp-backup-{}", self.backups));
         let disk = self.shared.runtime.disk();
         let open =
             |mode| disk.open(&path, mode).map_err(|e| Fault::io(format!("open {}", path.display()), e));
         let view = self.shared.backend.snapshot()?;
-        let bytes = interchange::write_database(open(OpenMode::Truncate)?, &view)?;
+        let bytes = shared.stats.backend_snapshot_time.time(&shared.runtime.clock(), || {
+            interchange::write_database(open(OpenMode::Truncate)?, &view)
+        })?;
         Ok(Backup { bytes, file: open(OpenMode::Read)?, path: path.clone() })
     }
 
     fn hash(&self) -> Result<u32, Fault> {
+        self.shared.stats.hash_time.time(&self.shared.runtime.clock(), || self.hash_tables())
+    }
+
+    fn hash_tables(&self) -> Result<u32, Fault> {
         let view = self.shared.backend.snapshot()?;
         let mut hash = 0;
         for table in Table::ALL {

@@ -1,6 +1,6 @@
 //! The log's worker: while one fsync is under way, what arrives forms the next batch.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     error::Fault,
@@ -13,6 +13,7 @@ use crate::{
 use super::{
     driver::Inbox,
     exit::{Exit, Exits},
+    stats::Stats,
 };
 
 /// What the log is asked to do.
@@ -29,6 +30,8 @@ pub(super) struct LogWorker<R: Runtime> {
     pub files: SnapshotFiles<R::Disk>,
     pub driver: Inbox,
     pub exits: Exits,
+    pub clock: R::Clock,
+    pub stats: Arc<Stats>,
     /// After a fault nothing is written any more: what is durable is then unknown.
     pub failed: bool,
 }
@@ -78,8 +81,9 @@ impl<R: Runtime> LogWorker<R> {
             }
         }
         if sync {
-            self.wal.sync()?;
+            self.stats.wal_fsync_time.time(&self.clock, || self.wal.sync())?;
         }
+        self.stats.wal_bytes.set(self.wal.written());
         if let Some(id) = done {
             // The driver may be gone, on the way down.
             let _ = self.driver.send(Event::Persisted(id));
@@ -102,7 +106,7 @@ impl<R: Runtime> LogWorker<R> {
 
     fn checkpoint(&mut self, snapshot: &Snapshot) -> Result<(), Fault> {
         let index = snapshot.meta.last.index;
-        self.files.write(snapshot)?;
+        self.stats.snap_save_time.time(&self.clock, || self.files.write(snapshot))?;
         self.wal.save_snapshot_mark(&snapshot.meta, None)?;
         self.wal.release_to(index);
         self.wal.purge()?;

@@ -12,6 +12,7 @@ use super::{
     hub::HubJob,
     keeper::KeepJob,
     shared::Shared,
+    stats::During,
 };
 use crate::{
     error::Refusal,
@@ -120,7 +121,10 @@ impl<R: Runtime> Handle<R> {
 
     async fn renew_here(&self, leases: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Refusal> {
         match self.shared.ask(|waiter| Request::RenewLeases { leases, waiter }).await? {
-            Answer::Leases(seconds) => Ok(seconds),
+            Answer::Leases(seconds) => {
+                self.shared.stats.leases_renewed.add(seconds.iter().flatten().count() as u64);
+                Ok(seconds)
+            }
             _ => Err(Refusal::Stopped),
         }
     }
@@ -154,7 +158,9 @@ impl<R: Runtime> Handle<R> {
         if self.shared.settings.strict_reconfig_check {
             roster.may_promote()?;
         }
-        self.change(change).await
+        let members = self.change(change).await?;
+        self.shared.stats.promotions.add(1);
+        Ok(members)
     }
 
     async fn change(&self, change: Change) -> Result<Vec<membership::Member>, Refusal> {
@@ -246,10 +252,17 @@ impl<R: Runtime> api::Member for Handle<R> {
     }
 
     async fn read_barrier(&self) -> Result<(), Refusal> {
-        self.shared.ask(|waiter| Request::Read { waiter }).await.map(drop)
+        let answer = self.shared.ask(|waiter| Request::Read { waiter }).await;
+        match answer {
+            Ok(_) => {}
+            Err(Refusal::Timeout) => self.shared.stats.slow_reads.add(1),
+            Err(_) => self.shared.stats.failed_reads.add(1),
+        }
+        answer.map(drop)
     }
 
     async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+        self.shared.stats.ranges.add(1);
         self.checked(self.shared.store.range(request))
     }
 
@@ -257,6 +270,7 @@ impl<R: Runtime> api::Member for Handle<R> {
         &self,
         request: RangeRequest,
     ) -> Result<BoxStream<'static, Result<RangeChunk, Refusal>>, Refusal> {
+        self.shared.stats.ranges.add(1);
         let mut cursor = self.checked(self.shared.store.range_cursor(&request))?;
         let handle = self.clone();
         let chunks = async_stream::stream! {
@@ -278,7 +292,9 @@ impl<R: Runtime> api::Member for Handle<R> {
     }
 
     async fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Refusal> {
-        self.checked(self.shared.store.txn_readonly(request))
+        let done = self.checked(self.shared.store.txn_readonly(request))?;
+        self.shared.stats.note_txn(&done);
+        Ok(done)
     }
 
     async fn propose(&self, command: Command) -> Result<(Reply, Header), Refusal> {
@@ -286,7 +302,14 @@ impl<R: Runtime> api::Member for Handle<R> {
         if payload.len() > self.shared.settings.limits.request_bytes_max {
             return Err(Refusal::RequestTooLarge);
         }
-        match self.shared.ask(|waiter| Request::Propose { id, payload, waiter }).await? {
+        let stats = &self.shared.stats;
+        let _pending = During::of(&stats.proposals_pending);
+        let answer = self.shared.ask(|waiter| Request::Propose { id, payload, waiter }).await;
+        // What was applied and refused there did not fail.
+        if let Err(Refusal::Timeout | Refusal::DeadlineExceeded | Refusal::Stopped) = answer {
+            stats.proposals_failed.add(1);
+        }
+        match answer? {
             Answer::Applied(reply) => Ok((reply, self.shared.header())),
             _ => Err(Refusal::Stopped),
         }
@@ -378,7 +401,10 @@ impl<R: Runtime> api::Member for Handle<R> {
     }
 
     async fn defragment(&self) -> Result<(), Refusal> {
-        self.shared.exits.check(self.shared.backend.defragment()).ok_or(Refusal::Stopped)
+        let shared = &self.shared;
+        let _under_way = During::of(&shared.stats.defrags);
+        let done = shared.stats.defrag_time.time(&shared.runtime.clock(), || shared.backend.defragment());
+        shared.exits.check(done).ok_or(Refusal::Stopped)
     }
 
     async fn hash(&self) -> Result<u32, Refusal> {
@@ -386,8 +412,10 @@ impl<R: Runtime> api::Member for Handle<R> {
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<KvHash, Refusal> {
-        let mvcc::Hash { hash, compacted, revision, .. } =
-            self.checked(self.shared.store.hash_kv(revision))?;
+        let shared = &self.shared;
+        let hashed =
+            shared.stats.hash_kv_time.time(&shared.runtime.clock(), || shared.store.hash_kv(revision));
+        let mvcc::Hash { hash, compacted, revision, .. } = self.checked(hashed)?;
         Ok(KvHash { hash, revision, compacted })
     }
 

@@ -32,6 +32,9 @@ mod paths;
 mod run;
 mod shared;
 mod snapshot;
+// Only production shows what is counted.
+#[cfg_attr(any(madsim, fuzzing), allow(dead_code))]
+mod stats;
 
 pub use exit::Exit;
 pub use handle::*;
@@ -40,6 +43,8 @@ pub use options::Options;
 pub use paths::Paths;
 pub use run::{Running, start};
 
+#[cfg(not(any(madsim, fuzzing)))]
+mod feed;
 #[cfg(not(madsim))]
 pub mod http;
 #[cfg(not(madsim))]

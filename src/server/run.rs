@@ -17,6 +17,7 @@ use super::{
     options::Options,
     paths::Paths,
     shared::{Facts, Settings, Shared, View},
+    stats::Stats,
 };
 use crate::{
     error::Fault,
@@ -85,6 +86,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         peers.add_peer(member.id, member.peer_urls.clone());
     }
     let node_config = node_config(&options, me, runtime.entropy().next_u64());
+    let stats = Arc::new(Stats::default());
     let shared = Arc::new(Shared {
         paths,
         me,
@@ -104,13 +106,23 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         hub: hub_tx,
         exits: exits.clone(),
         facts: Facts::new(me, clock.unix_millis(), view, restored.applied),
+        stats: stats.clone(),
         runtime: runtime.clone(),
     });
+    shared.stats.keys.set(shared.count_keys()?);
     let node = Node::new(node_config, restored, start).map_err(|e| {
         Fault::corrupt(format!("{e}: the log in {} can't be gone on from", shared.paths.wal.display()))
     })?;
 
-    let mut log = LogWorker::<R> { wal, files, driver: driver_tx, exits: exits.clone(), failed: false };
+    let mut log = LogWorker::<R> {
+        wal,
+        files,
+        driver: driver_tx,
+        exits: exits.clone(),
+        clock: clock.clone(),
+        stats,
+        failed: false,
+    };
     runtime.spawn_worker("log", log_rx, LOG_BATCH_MAX, move |jobs| log.work(jobs));
     let mut applier = Applier { machine, shared: shared.clone(), failed: false };
     runtime.spawn_worker("applier", applier_rx, APPLY_BATCH_MAX, move |jobs| applier.work(jobs));
@@ -138,6 +150,8 @@ fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWork
         store: shared.store.clone(),
         streams: BTreeMap::new(),
         now: shared.runtime.clock().now(),
+        counted: shared.runtime.clock().now(),
+        stats: shared.stats.clone(),
         again: shared.hub.downgrade(),
         exits: shared.exits.clone(),
     }

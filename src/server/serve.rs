@@ -69,6 +69,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let mut server = Self { running, listeners: JoinSet::new(), stop, clients: None };
         let handle = server.running.handle.clone();
+        handle.feed_metrics();
 
         let peers = peer::peer_router(handle.peers(), Arc::new(handle.clone()));
         server.listen(

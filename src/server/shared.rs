@@ -10,17 +10,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     api::Limits, applier::ApplyJob, driver::Waiter, exit::Exits, handle::Header, hub::HubJob,
-    keeper::KeepJob, paths::Paths,
+    keeper::KeepJob, paths::Paths, stats::Stats,
 };
 use crate::{
-    error::Refusal,
+    error::{Fault, Refusal},
     membership::Roster,
-    mvcc::Store,
+    mvcc::{self, RangeRequest, Store},
     node::{Answer, Event, Lead, Request},
     raft::Raft,
     runtime::Runtime,
     state::{self, Alarm, Command},
-    types::{ClusterId, Index, NodeId, Revision, Term},
+    types::{ClusterId, Index, KeyRange, NodeId, RangeEnd, Revision, Term},
     wire,
 };
 
@@ -40,6 +40,7 @@ pub(super) struct Shared<R: Runtime> {
     pub hub: mpsc::UnboundedSender<HubJob>,
     pub exits: Exits,
     pub facts: Facts,
+    pub stats: Arc<Stats>,
 }
 
 /// What the operator chose, as far as the shells need it.
@@ -163,6 +164,14 @@ impl<R: Runtime> Shared<R> {
         let (reply, made) = oneshot::channel();
         self.keeper.send(job(reply)).map_err(|_| Refusal::Stopped)?;
         made.await.map_err(|_| Refusal::Stopped)
+    }
+
+    /// How many keys the store holds.
+    pub fn count_keys(&self) -> Result<u64, Fault> {
+        let all = KeyRange { start: Bytes::new(), end: RangeEnd::Unbounded };
+        let request = RangeRequest { count_only: true, ..RangeRequest::of(all) };
+        let counted = mvcc::Error::split(self.store.range(&request))?;
+        Ok(counted.map_or(0, |found| found.count as u64))
     }
 
     pub fn header(&self) -> Header {

@@ -27,6 +27,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod metrics;
 mod protocol;
 mod server;
 mod watch;
