@@ -7,7 +7,7 @@ use kontiki::{
     error::Refusal,
     mvcc::{
         Config, DeleteRequest, Error, Op, PutRequest, RangeRequest, SortTarget, Store, TxnRequest,
-        TxnResponse, check_txn,
+        TxnResponse, check_range, check_txn,
     },
     table::{Batch, Table},
     types::{KeyRange, LeaseId, Revision, SubRevision},
@@ -243,6 +243,25 @@ fn no_key_is_written_twice() {
     let either = TxnRequest { success: vec![d()], failure: vec![d()], ..TxnRequest::default() };
     assert_eq!(check_txn(&all(vec![Op::Txn(either.clone())]), 128), Ok(()));
     assert_eq!(check_txn(&either, 128), Ok(()));
+}
+
+#[test]
+fn what_etcd_lets_pass_passes() {
+    let both = |a: Op, b: Op| check_txn(&all(vec![a, b]), 128);
+    assert_eq!(both(put("q", "v"), delete("a", "\0")), Ok(()));
+    assert_eq!(both(put("q", "v"), delete("z", "a")), Ok(()));
+    assert_eq!(both(put("q", "v"), delete("q", "q")), Ok(()));
+    assert_eq!(both(nested(vec![put("w", "v")]), nested(vec![delete("w", "")])), Ok(()));
+    let cleared =
+        TxnRequest { success: vec![put("n", "v")], failure: vec![delete("n", "")], ..TxnRequest::default() };
+    assert_eq!(check_txn(&all(vec![Op::Txn(cleared)]), 128), Ok(()));
+}
+
+#[test]
+fn a_sort_target_has_to_exist() {
+    let by = |sort_target| RangeRequest { sort_target, ..RangeRequest::of(KeyRange::single("k".into())) };
+    assert_eq!(check_range(&by(SortTarget::Value)), Ok(()));
+    assert_eq!(check_range(&by(SortTarget::Unknown)), Err(Refusal::InvalidSortOption));
 }
 
 #[test]

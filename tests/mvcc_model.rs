@@ -91,7 +91,7 @@ impl Model {
                 && (bounds[3] == 0 || kv.created.0 <= bounds[3])
         });
         let compare = |a: &KeyValue, b: &KeyValue| match request.sort_target {
-            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Key | SortTarget::Unknown => a.key.cmp(&b.key),
             SortTarget::Version => a.version.cmp(&b.version),
             SortTarget::Create => a.created.cmp(&b.created),
             SortTarget::Mod => a.modified.cmp(&b.modified),
@@ -312,7 +312,8 @@ fn read() -> impl Strategy<Value = RangeRequest> {
         1 => Just(SortTarget::Version),
         1 => Just(SortTarget::Create),
         1 => Just(SortTarget::Mod),
-        1 => Just(SortTarget::Value)
+        1 => Just(SortTarget::Value),
+        1 => Just(SortTarget::Unknown)
     ];
     let bound = || option::weighted(0.15, 1..20_i64);
     let revision = prop_oneof![2 => Just(0), 2 => -2..25_i64];

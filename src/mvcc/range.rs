@@ -184,7 +184,7 @@ impl Run {
         // without an order, whose result is then sorted within what was taken.
         let all = filters(request) || request.sort_order != SortOrder::None;
         let sort = match (request.sort_order, request.sort_target) {
-            (SortOrder::None | SortOrder::Ascend, SortTarget::Key) => None,
+            (SortOrder::None | SortOrder::Ascend, SortTarget::Key | SortTarget::Unknown) => None,
             (SortOrder::None | SortOrder::Ascend, target) => Some((target, false)),
             (SortOrder::Descend, target) => Some((target, true)),
         };
@@ -355,7 +355,7 @@ impl Run {
         let Some((target, down)) = self.sort else { return Ok(()) };
         let mut rows: Vec<Row> = std::mem::take(&mut self.rows).into();
         match target {
-            SortTarget::Key => {
+            SortTarget::Key | SortTarget::Unknown => {
                 if down {
                     rows.reverse();
                 }
@@ -366,7 +366,9 @@ impl Run {
                     let number = match target {
                         SortTarget::Version => Self::born(&mut row, store, view)?.1,
                         SortTarget::Create => Self::born(&mut row, store, view)?.0.0,
-                        SortTarget::Mod | SortTarget::Key | SortTarget::Value => row.at.main.0,
+                        SortTarget::Mod | SortTarget::Key | SortTarget::Value | SortTarget::Unknown => {
+                            row.at.main.0
+                        }
                     };
                     keyed.push((number, row));
                 }

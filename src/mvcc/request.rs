@@ -26,6 +26,8 @@ pub enum SortTarget {
     Create,
     Mod,
     Value,
+    /// One that etcd does not know, which [`super::check_range`] refuses; where it was not asked, the key.
+    Unknown,
 }
 
 /// A read of a range of keys. Zero bounds and limits are off.

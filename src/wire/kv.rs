@@ -1,7 +1,8 @@
 //! The way between the requests of etcd's KV and Watch services and our own, and from watch frames to responses.
 //!
 //! Requests go both ways, since the log holds them too. A number that etcd's enums do not have is read as etcd
-//! treats it: an unknown order or sort target as none, an unknown comparison as [`CompareResult::Unknown`].
+//! treats it: an unknown order as none, an unknown sort target as
+//! [`SortTarget::Unknown`], an unknown comparison as [`CompareResult::Unknown`].
 
 use super::{
     RawKeyValue,
@@ -17,7 +18,7 @@ use crate::{
     watch::{Create, Frame, WatchEvent, WatchId, WatchRequest},
 };
 
-/// A comparison or target that etcd does not know.
+/// A comparison, its target or a sort target that etcd does not know.
 const UNKNOWN: i32 = 99;
 
 /// A range, as ours.
@@ -27,12 +28,13 @@ pub fn range(request: pb::RangeRequest) -> RangeRequest {
         range_request::SortOrder::Ascend => SortOrder::Ascend,
         range_request::SortOrder::Descend => SortOrder::Descend,
     };
-    let sort_target = match request.sort_target() {
-        range_request::SortTarget::Key => SortTarget::Key,
-        range_request::SortTarget::Version => SortTarget::Version,
-        range_request::SortTarget::Create => SortTarget::Create,
-        range_request::SortTarget::Mod => SortTarget::Mod,
-        range_request::SortTarget::Value => SortTarget::Value,
+    let sort_target = match range_request::SortTarget::try_from(request.sort_target) {
+        Ok(range_request::SortTarget::Key) => SortTarget::Key,
+        Ok(range_request::SortTarget::Version) => SortTarget::Version,
+        Ok(range_request::SortTarget::Create) => SortTarget::Create,
+        Ok(range_request::SortTarget::Mod) => SortTarget::Mod,
+        Ok(range_request::SortTarget::Value) => SortTarget::Value,
+        Err(_) => SortTarget::Unknown,
     };
     RangeRequest {
         range: KeyRange::from_wire(request.key, request.range_end),
@@ -58,11 +60,12 @@ pub fn range_to_wire(request: &RangeRequest) -> pb::RangeRequest {
         SortOrder::Descend => range_request::SortOrder::Descend,
     };
     let sort_target = match request.sort_target {
-        SortTarget::Key => range_request::SortTarget::Key,
-        SortTarget::Version => range_request::SortTarget::Version,
-        SortTarget::Create => range_request::SortTarget::Create,
-        SortTarget::Mod => range_request::SortTarget::Mod,
-        SortTarget::Value => range_request::SortTarget::Value,
+        SortTarget::Key => range_request::SortTarget::Key.into(),
+        SortTarget::Version => range_request::SortTarget::Version.into(),
+        SortTarget::Create => range_request::SortTarget::Create.into(),
+        SortTarget::Mod => range_request::SortTarget::Mod.into(),
+        SortTarget::Value => range_request::SortTarget::Value.into(),
+        SortTarget::Unknown => UNKNOWN,
     };
     pb::RangeRequest {
         key: request.range.start.clone(),
@@ -70,7 +73,7 @@ pub fn range_to_wire(request: &RangeRequest) -> pb::RangeRequest {
         limit: request.limit,
         revision: request.revision.0,
         sort_order: sort_order.into(),
-        sort_target: sort_target.into(),
+        sort_target,
         serializable: request.serializable,
         keys_only: request.keys_only,
         count_only: request.count_only,

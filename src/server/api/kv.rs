@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, Member,
     admit::{OnLearner, admit},
-    check, convert, error, quota,
+    convert, error, quota,
 };
 use crate::{
     error::Refusal,
@@ -25,11 +25,12 @@ impl<M: Member> Api<M> {
         let serializable = request.get_ref().serializable;
         let learner = if serializable { OnLearner::Serve } else { OnLearner::Refuse };
         admit(&self.member, request.metadata(), learner)?;
-        check::range(request.get_ref())?;
+        let request = requests::range(request.into_inner());
+        mvcc::check_range(&request)?;
         if !serializable {
             self.member.read_barrier().await?;
         }
-        Ok(requests::range(request.into_inner()))
+        Ok(request)
     }
 }
 
@@ -46,8 +47,9 @@ impl<M: Member> Kv for Api<M> {
         admit(&self.member, request.metadata(), OnLearner::Refuse)?;
         let request = request.into_inner();
         quota::check(&self.member, quota::put(&request)).await?;
-        check::put(&request)?;
-        let (reply, header) = self.member.propose(Command::Put(requests::put(request))).await?;
+        let request = requests::put(request);
+        mvcc::check_put(&request)?;
+        let (reply, header) = self.member.propose(Command::Put(request)).await?;
         let Reply::Put(done) = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         Ok(Response::new(convert::put(convert::at(header, done.revision), done)))
     }
@@ -57,9 +59,9 @@ impl<M: Member> Kv for Api<M> {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         admit(&self.member, request.metadata(), OnLearner::Refuse)?;
-        let request = request.into_inner();
-        check::delete(&request)?;
-        let (reply, header) = self.member.propose(Command::Delete(requests::delete(request))).await?;
+        let request = requests::delete(request.into_inner());
+        mvcc::check_delete(&request)?;
+        let (reply, header) = self.member.propose(Command::Delete(request)).await?;
         let Reply::Delete(done) = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         Ok(Response::new(convert::delete(convert::at(header, done.revision), done)))
     }
@@ -71,9 +73,9 @@ impl<M: Member> Kv for Api<M> {
         if let Some(cost) = quota::txn(&request) {
             quota::check(&self.member, cost).await?;
         }
-        check::txn(&request, self.member.limits().txn_ops_max)?;
         let kind = kind(&request);
         let request = requests::txn(request);
+        mvcc::check_txn(&request, self.member.limits().txn_ops_max)?;
         let (done, header) = match kind {
             Kind::Write => {
                 let (reply, header) = self.member.propose(Command::Txn(request)).await?;

@@ -18,7 +18,6 @@
 
 mod admit;
 mod auth;
-mod check;
 mod cluster;
 mod convert;
 #[cfg(not(madsim))]
