@@ -193,7 +193,30 @@ fn restart<R: Runtime>(runtime: &R, options: &Options, paths: &Paths) -> Result<
     let Recovered { identity, hard_state: hard, start, entries, .. } = recovered;
     let wal::Identity { node: me, cluster } = identity;
     let found = Found { backend, hard, start, entries };
-    finish(runtime, options, paths, Identity { me, cluster, remotes: Vec::new() }, wal, found)
+    let booted = finish(runtime, options, paths, Identity { me, cluster, remotes: Vec::new() }, wal, found)?;
+    warn_of_ignored(options, &booted);
+    Ok(booted)
+}
+
+/// As with etcd, what a directory is of counts, whatever the flags say; but not in silence.
+fn warn_of_ignored<R: Runtime>(options: &Options, booted: &Booted<R>) {
+    if options.existing {
+        // Such flags list the cluster as it was at the join, which has nothing to do with its id.
+        return;
+    }
+    let Booted { me, cluster, .. } = booted;
+    match found(options) {
+        Ok((meant, of, _)) if of == *cluster && meant == *me => {}
+        Ok((meant, of, _)) if of == *cluster => tracing::warn!(
+            member = %me, name = options.name, meant = %meant,
+            "the data directory is of another member of the cluster than --name says; it goes on as that one"
+        ),
+        Ok(_) | Err(_) => tracing::warn!(
+            member = %me, cluster = %cluster,
+            "the data directory is of another cluster than --initial-cluster and --initial-cluster-token make up; \
+             its own counts and the flags do not"
+        ),
+    }
 }
 
 /// Brings the tables to where the log can go on from.

@@ -18,10 +18,17 @@ use super::{
     http::{self, Access, Endpoints},
     listen::{self, ServeOptions},
     options::Options,
+    paths::Paths,
     peer,
     run::{self, Running},
 };
-use crate::{error::Fault, membership::urls::Url, node::Retention, runtime::Production};
+use crate::{
+    error::Fault,
+    membership::urls::Url,
+    node::Retention,
+    runtime::{Production, Runtime as _},
+    storage::wal,
+};
 
 /// How long a member that was asked to stop waits for its requests.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,7 +72,13 @@ impl Server {
         let metrics_listeners = bind_all(&config.listen_metrics).await?;
 
         let runtime = Production::new(Duration::from_millis(config.election_ms), config.extensive_metrics);
-        let running = run::start(runtime.clone(), options(config)?).await?;
+        let options = options(config)?;
+        let paths = Paths::new(&options.data_dir, options.wal_dir.as_deref());
+        if !wal::exists(&runtime.disk(), &paths.wal)? {
+            // Before anything is written: once there is a log, these flags no longer count.
+            config.initial_roster().map_err(|e| Fault::Refused(e.to_string()))?;
+        }
+        let running = run::start(runtime.clone(), options).await?;
         let (stop, stopped) = watch::channel(false);
         let mut server = Self { running, listeners: JoinSet::new(), stop, clients: None };
         let handle = server.running.handle.clone();
