@@ -42,7 +42,7 @@ async fn storm(slot: u16, options: &[&str]) {
     cluster.start_all();
     cluster.ready().await;
     let contacts = cluster.contacts();
-    let roster = cluster.member_list(0).await;
+    let roster = published(&cluster).await;
 
     let record = Arc::new(Record::default());
     let (stop, stopped) = watch::channel(false);
@@ -107,6 +107,19 @@ async fn storm(slot: u16, options: &[&str]) {
         events.len(),
         record.abandoned.lock().expect("no client panics with it").len(),
     );
+}
+
+/// The members, once each has told where it serves clients; that comes after its start.
+async fn published(cluster: &Cluster) -> Vec<pb::Member> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let members = cluster.member_list(0).await;
+        if members.iter().all(|m| !m.client_ur_ls.is_empty()) {
+            return members;
+        }
+        assert!(Instant::now() < until, "not all members tell where they serve: {members:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Kills one member, two or all, and starts them again; how many.
