@@ -41,7 +41,7 @@ fn next<T: std::str::FromStr>(args: &mut ArgumentConsumer<'_>, what: &str) -> Ou
 where
     T::Err: Error + 'static,
 {
-    args.next_pos().ok_or_else(|| format!("{what} is missing"))?.parse().map_err(Into::into)
+    args.next_pos().ok_or_else(|| format!("{what} is missing"))?.parse()
 }
 
 fn id(args: &mut ArgumentConsumer<'_>) -> Outcome<NodeId> {
