@@ -34,6 +34,8 @@ use tokio::{
 };
 use tower::Service;
 
+use super::authority::Repaired;
+
 /// How connections are served.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeOptions {
@@ -166,7 +168,7 @@ async fn connection<S, B>(
 
 /// A TCP stream whose writes fail if the other end takes nothing for too long.
 pub(super) struct TimedIo {
-    io: TokioIo<TcpStream>,
+    io: TokioIo<Repaired<TcpStream>>,
     timeout: Option<Duration>,
     deadline: Option<Pin<Box<Sleep>>>,
     waiting: bool,
@@ -174,7 +176,7 @@ pub(super) struct TimedIo {
 
 impl TimedIo {
     pub(super) fn new(stream: TcpStream, timeout: Option<Duration>) -> Self {
-        Self { io: TokioIo::new(stream), timeout, deadline: None, waiting: false }
+        Self { io: TokioIo::new(Repaired::new(stream)), timeout, deadline: None, waiting: false }
     }
 
     /// Starts the clock at a write's first `Pending` and stops it at the first byte taken.

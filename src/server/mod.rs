@@ -16,6 +16,7 @@
 
 pub mod api;
 mod applier;
+mod authority;
 mod boot;
 pub mod config;
 mod driver;
