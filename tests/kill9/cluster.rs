@@ -182,6 +182,17 @@ impl Cluster {
         member.state.send_replace(State::Down);
     }
 
+    /// Waits until a member ends by itself: its code and the end of its log.
+    pub async fn ended(&mut self, at: usize) -> (Option<i32>, String) {
+        let member = &mut self.members[at];
+        let (mut child, listening) = member.running.take().expect("it runs");
+        let status =
+            timeout(PATIENCE, child.wait()).await.expect("it ends in time").expect("it is our child");
+        listening.await.expect("reading lines does not panic");
+        member.state.send_replace(State::Down);
+        (status.code(), tail(&member.log))
+    }
+
     /// Waits until all that were started serve clients.
     pub async fn ready(&mut self) {
         for member in self.members.iter_mut() {

@@ -102,6 +102,7 @@ async fn members_fall_behind_are_replaced_and_promoted() {
     caught_up(&contacts[2], revision).await;
     check::same_hash(&cluster, &[0, 1, 2], revision).await;
 
+    without_tables(&mut cluster).await;
     learn(&mut cluster).await;
     cluster.kill(0).await;
     let revision = write_many(&contacts[2], "fifth").await;
@@ -112,6 +113,22 @@ async fn members_fall_behind_are_replaced_and_promoted() {
     assert_eq!(count(&contacts[0]).await, 5 * MANY as i64);
     left_alone(&mut cluster).await;
     cluster.assert_no_panic();
+}
+
+/// A member that joined by a snapshot has a log that begins there: lost tables can't be rebuilt from it.
+async fn without_tables(cluster: &mut Cluster) {
+    cluster.kill(2).await;
+    let dir = cluster.members[2].dir.clone();
+    let (tables, aside) = (dir.join("member/kontiki"), dir.join("aside"));
+    fs::rename(&tables, &aside).expect("it can be moved");
+    cluster.start(2, &[0, 1, 2], &[]);
+    let (code, log) = cluster.ended(2).await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("put the tables back, or remove this member from the cluster"), "{log}");
+    fs::remove_dir_all(&tables).expect("it can be removed");
+    fs::rename(&aside, &tables).expect("it can be moved");
+    cluster.start(2, &[0, 1, 2], &[]);
+    cluster.ready().await;
 }
 
 /// A fourth member learns, is killed, learns on, and votes.
