@@ -19,6 +19,8 @@ impl Handle<Production> {
         self.listen(&metrics);
         let quota = self.shared.settings.limits.quota_bytes_max;
         metrics.server.quota_bytes.set(if quota == u64::MAX { 0 } else { gauge(quota) });
+        // Of a store of users and roles in which nothing was ever changed: there is no other yet.
+        metrics.server.auth_revision.set(1);
         // Weak, both: the member holds its metrics, and its metrics this.
         let (shared, shown) = (Arc::downgrade(&self.shared), Arc::downgrade(&metrics));
         metrics.on_scrape(move || refresh(&shared, &shown));

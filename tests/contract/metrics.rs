@@ -30,8 +30,9 @@ const LEFT_OUT: [&str; 6] = [
 const UNFILLED: [&str; 1] = ["etcd_server_apply_duration_seconds"];
 
 /// Values that the calls decide.
-const EQUAL: [&str; 23] = [
+const EQUAL: [&str; 24] = [
     "etcd_cluster_version",
+    "etcd_debugging_auth_revision",
     "etcd_debugging_lease_granted_total",
     "etcd_debugging_lease_revoked_total",
     "etcd_debugging_lease_ttl_total_count",
