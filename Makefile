@@ -18,7 +18,7 @@ test: ## The whole suite
 	$(DEPS); cargo test --locked --workspace; $(MAKE) --no-print-directory sim
 
 sim: ## The simulator's slice: a whole cluster under madsim
-	$(DEPS); CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim" cargo test --locked -p sim
+	$(DEPS); CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim" MADSIM_TEST_NUM="$${MADSIM_TEST_NUM:-20}" cargo test --locked --profile sim -p sim
 
 check: ## Formatting and lints
 	$(DEPS); cargo fmt --all --check; cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use bytes::Bytes;
 use kontiki::{
     server::{self, Handle, Options},
-    storage::{MemBackend, MemDisk},
+    storage::{Backend, MemBackend, MemDisk},
+    table::{Batch, Scan, Table, Tables},
 };
 use madsim::{
     rand::{Rng, thread_rng},
@@ -92,6 +94,23 @@ impl Cluster {
         member.disk.crash(|choices| thread_rng().gen_range(0..choices));
         let keep = thread_rng().gen_range(0..=member.backend.unflushed());
         member.backend = member.backend.crash(keep);
+    }
+
+    /// Takes the oldest key-value from the tables of a member that is down, as a broken disk might.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn spoil(&mut self, number: usize) {
+        let backend = &self.members[number - 1].backend;
+        let mut oldest = None;
+        let look = &mut |key: &[u8], _: &[u8]| {
+            oldest = Some(Bytes::copy_from_slice(key));
+            Scan::Stop
+        };
+        backend.scan(Table::Rev, b"", None, look).expect("tables in memory can be read");
+        let mut batch = Batch::default();
+        batch.delete(Table::Rev, oldest.expect("it holds a key-value"));
+        backend.write(batch).expect("tables in memory can be written");
     }
 
     /// Starts a member that is down.
