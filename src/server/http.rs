@@ -1,11 +1,11 @@
 //! HTTP on the client port and on the metrics port: versions, health, metrics, and the way to gRPC.
 //!
-//! gRPC requests are told by their content type and go to their router before anything else looks at them.
+//! gRPC requests are told by their content type and go to their services before anything else looks at them.
 //! All other requests pass the host check and the CORS rules, as etcd's do (`contract/http.md`), then an
 //! endpoint answers, or the JSON gateway, or 404 in Go's words.
 //!
 //! ```text
-//! request ─ application/grpc? ─ yes ─▶ gRPC router (counted)
+//! request ─ application/grpc? ─ yes ─▶ gRPC services (counted)
 //!              └─ no ─▶ host known? ─▶ CORS ─▶ OPTIONS? ─▶ /version /health /livez /readyz /metrics
 //!                                                          /debug/vars  /v3/… (gateway)  404
 //! ```
@@ -20,9 +20,10 @@ use std::{
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
+use http_body_util::Either;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    body::Incoming,
+    body::{Body as HttpBody, Incoming},
     header::{self, HeaderName, HeaderValue},
 };
 use serde_json::json;
@@ -148,29 +149,35 @@ pub struct Endpoints {
     pub metrics_only: bool,
 }
 
-/// The client port's service: gRPC and HTTP.
-pub fn client_router(grpc: Router, endpoints: Arc<Endpoints>) -> PortService {
+/// The client port's service: `grpc`, which may be a router or the services themselves, and HTTP.
+pub fn client_router<G>(grpc: G, endpoints: Arc<Endpoints>) -> PortService<G> {
     PortService { grpc: Some(grpc), endpoints }
 }
 
 /// The service of a port without gRPC: a metrics port, or `--listen-client-http-urls`.
-pub fn http_router(endpoints: Arc<Endpoints>) -> PortService {
+pub fn http_router<G>(endpoints: Arc<Endpoints>) -> PortService<G> {
     PortService { grpc: None, endpoints }
 }
 
 /// A port's service, for [`crate::server::listen::serve`].
 #[derive(Clone)]
-pub struct PortService {
-    grpc: Option<Router>,
+pub struct PortService<G> {
+    grpc: Option<G>,
     endpoints: Arc<Endpoints>,
 }
 
-type Answer<B> = Result<Response<B>, Infallible>;
+type Answer<B> = Result<Response<Counted<Either<B, Body>>>, Infallible>;
 
-impl Service<Request<Incoming>> for PortService {
-    type Response = Response<Counted<Body>>;
+impl<G, B> Service<Request<Incoming>> for PortService<G>
+where
+    G: Service<Request<Counted<Incoming>>, Response = Response<B>, Error = Infallible>,
+    G::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Counted<Either<B, Body>>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Answer<Counted<Body>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Answer<B>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -181,21 +188,24 @@ impl Service<Request<Incoming>> for PortService {
             Some(grpc) if is_grpc(request.headers()) => {
                 let call = self.endpoints.metrics.grpc.begin(request.uri().path(), request.headers());
                 let Some(call) = call else {
-                    let answer = grpc.call(request);
-                    return Box::pin(async move { Ok(answer.await?.map(Counted::plain)) });
+                    let answer = grpc.call(request.map(Counted::plain));
+                    return Box::pin(async move {
+                        Ok(answer.await?.map(|body| Counted::plain(Either::Left(body))))
+                    });
                 };
                 let answer = grpc.call(request.map(|body| call.request(body)));
                 Box::pin(async move {
                     let (head, body) = answer.await?.into_parts();
-                    let body = call.response(&head.headers, body);
+                    let body = call.response(&head.headers, Either::Left(body));
                     Ok(Response::from_parts(head, body))
                 })
             }
             _ => {
                 let endpoints = Arc::clone(&self.endpoints);
-                Box::pin(
-                    async move { Ok(endpoints.answer(request.map(Body::new)).await.map(Counted::plain)) },
-                )
+                Box::pin(async move {
+                    let answer = endpoints.answer(request.map(Body::new)).await;
+                    Ok(answer.map(|body| Counted::plain(Either::Right(body))))
+                })
             }
         }
     }

@@ -105,12 +105,12 @@ impl Server {
                 metrics_only,
             })
         };
-        let grpc = Router::new().fallback_service(Grpc::new(handle.clone()));
+        let grpc = Grpc::new(handle.clone());
         let options = client_options(config);
         let all = http::client_router(grpc, endpoints(false));
-        server.listen(metrics_listeners, http::http_router(endpoints(true)), options, &stopped);
+        server.listen(metrics_listeners, http::http_router::<Router>(endpoints(true)), options, &stopped);
         // As in etcd: clients that come early wait in the listener's queue.
-        let http_only = http::http_router(endpoints(false));
+        let http_only = http::http_router::<Router>(endpoints(false));
         server.clients = Some(Box::new(move |server| {
             server.listen(client_listeners, all, options, &stopped);
             server.listen(http_listeners, http_only, options, &stopped);

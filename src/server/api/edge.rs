@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -33,6 +34,12 @@ use crate::wire::{
 /// [`super::Limits::message_bytes_max`] is refused; what is sent has no limit.
 #[derive(Clone, Debug)]
 pub struct Grpc<M> {
+    services: Arc<Services<M>>,
+}
+
+/// Cloned for each request as a whole, they would cost more than to find the one that is asked.
+#[derive(Debug)]
+struct Services<M> {
     kv: KvServer<Api<M>>,
     watch: WatchServer<Api<M>>,
     lease: LeaseServer<Api<M>>,
@@ -50,8 +57,8 @@ impl<M: Member> Grpc<M> {
     pub fn new(member: M) -> Self {
         let max = member.limits().message_bytes_max();
         let health = Serving { member: member.clone() };
-        let api = std::sync::Arc::new(Api::new(member));
-        Self {
+        let api = Arc::new(Api::new(member));
+        let services = Services {
             kv: KvServer::from_arc(api.clone()).max_decoding_message_size(max),
             watch: WatchServer::from_arc(api.clone()).max_decoding_message_size(max),
             lease: LeaseServer::from_arc(api.clone()).max_decoding_message_size(max),
@@ -62,7 +69,8 @@ impl<M: Member> Grpc<M> {
             auth: AuthServer::from_arc(api).max_decoding_message_size(max),
             health: HealthServer::new(health).max_decoding_message_size(max),
             message_bytes_max: max,
-        }
+        };
+        Self { services: Arc::new(services) }
     }
 
     /// The same as a router's only route, for what takes routers.
@@ -86,23 +94,24 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Answer {
+        let services = &*self.services;
         let uri = request.uri().clone();
         let inner = match split(uri.path()).0 {
-            "etcdserverpb.KV" => self.kv.call(request),
-            "etcdserverpb.Watch" => self.watch.call(request),
-            "etcdserverpb.Lease" => self.lease.call(request),
-            "etcdserverpb.Cluster" => self.cluster.call(request),
-            "etcdserverpb.Maintenance" => self.maintenance.call(request),
-            "etcdserverpb.Auth" => self.auth.call(request),
-            "v3lockpb.Lock" => self.lock.call(request),
-            "v3electionpb.Election" => self.election.call(request),
-            "grpc.health.v1.Health" => self.health.call(request),
+            "etcdserverpb.KV" => services.kv.clone().call(request),
+            "etcdserverpb.Watch" => services.watch.clone().call(request),
+            "etcdserverpb.Lease" => services.lease.clone().call(request),
+            "etcdserverpb.Cluster" => services.cluster.clone().call(request),
+            "etcdserverpb.Maintenance" => services.maintenance.clone().call(request),
+            "etcdserverpb.Auth" => services.auth.clone().call(request),
+            "v3lockpb.Lock" => services.lock.clone().call(request),
+            "v3electionpb.Election" => services.election.clone().call(request),
+            "grpc.health.v1.Health" => services.health.clone().call(request),
             service => {
                 let status = Status::unimplemented(format!("unknown service {service}"));
                 Box::pin(std::future::ready(Ok(status.into_http())))
             }
         };
-        Answer { inner, uri, message_bytes_max: self.message_bytes_max }
+        Answer { inner, uri, message_bytes_max: services.message_bytes_max }
     }
 }
 
