@@ -11,7 +11,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -166,9 +166,14 @@ async fn connection<S, B>(
     }
 }
 
-/// A TCP stream whose writes fail if the other end takes nothing for too long.
+/// A TCP stream that gathers what is written, and whose writes fail if the other end takes nothing for too long.
+///
+/// The runtime polls a connection right after the first of its requests has answered. Its write lets all other
+/// tasks that can run go first, so that one call of the system carries their answers too.
 pub(super) struct TimedIo {
     io: TokioIo<Repaired<TcpStream>>,
+    /// Whether the others have had their turn since the last flush.
+    gathered: bool,
     timeout: Option<Duration>,
     deadline: Option<Pin<Box<Sleep>>>,
     waiting: bool,
@@ -176,7 +181,18 @@ pub(super) struct TimedIo {
 
 impl TimedIo {
     pub(super) fn new(stream: TcpStream, timeout: Option<Duration>) -> Self {
-        Self { io: TokioIo::new(Repaired::new(stream)), timeout, deadline: None, waiting: false }
+        let io = TokioIo::new(Repaired::new(stream));
+        Self { io, gathered: false, timeout, deadline: None, waiting: false }
+    }
+
+    /// Waits for one turn of the tasks that can run now.
+    fn gather(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.gathered, true) {
+            return Poll::Ready(());
+        }
+        // A task that wakes itself goes behind the others.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Starts the clock at a write's first `Pending` and stops it at the first byte taken.
@@ -214,6 +230,7 @@ impl Write for TimedIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.gather(context));
         let polled = Pin::new(&mut self.io).poll_write(context, bytes);
         self.watch(context, polled)
     }
@@ -223,6 +240,7 @@ impl Write for TimedIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.gather(context));
         let polled = Pin::new(&mut self.io).poll_write_vectored(context, slices);
         self.watch(context, polled)
     }
@@ -232,6 +250,7 @@ impl Write for TimedIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.gathered = false;
         Pin::new(&mut self.io).poll_flush(context)
     }
 
