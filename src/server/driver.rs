@@ -1,7 +1,10 @@
 //! Carries values between the node and the world: it decides nothing.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -33,6 +36,19 @@ pub(super) struct Driver<R: Runtime> {
     pub shared: Arc<Shared<R>>,
 }
 
+/// Lets all other tasks that can run go first: a task that wakes itself goes behind them.
+async fn behind_others() {
+    let mut yielded = false;
+    let turn = |context: &mut Context<'_>| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    };
+    std::future::poll_fn(turn).await;
+}
+
 impl<R: Runtime> Driver<R> {
     /// Runs until all who hold the inbox are gone, or `stop` is told.
     pub async fn run(
@@ -54,7 +70,9 @@ impl<R: Runtime> Driver<R> {
                 n = inbox.recv_many(&mut events, EVENTS_MAX) => if n == 0 { return },
                 () = self.clock.sleep(until_tick) => {}
             }
-            // Whichever woke it, both are heard: neither peers nor clients can keep the other waiting.
+            // The one that woke it is rarely alone: those whose tasks can run now come into the same batch. And
+            // whichever woke it, both are heard: neither peers nor clients can keep the other waiting.
+            behind_others().await;
             while heard.len() < EVENTS_MAX
                 && let Ok(event) = peer_events.try_recv()
             {
