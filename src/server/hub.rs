@@ -40,6 +40,20 @@ pub(super) enum HubJob {
 /// How often the watches are counted, which looks at each of them.
 const COUNT_MS: u64 = 2_000;
 
+/// Frames for streams, in order.
+pub(super) type Outgoing = Vec<(mpsc::UnboundedSender<Frame>, Frame)>;
+
+/// Hands frames to their streams' tasks. It is a task itself: to wake a task from a thread that is not the
+/// runtime's costs a call of the system, which is so made once a round and not once a stream.
+pub(super) async fn distribute(mut rounds: mpsc::UnboundedReceiver<Outgoing>) {
+    while let Some(round) = rounds.recv().await {
+        for (stream, frame) in round {
+            // Its end may be on its way to the hub.
+            let _ = stream.send(frame);
+        }
+    }
+}
+
 /// The hub and where its frames go.
 pub(super) struct HubWorker<R: Runtime> {
     pub hub: Hub,
@@ -49,6 +63,7 @@ pub(super) struct HubWorker<R: Runtime> {
     /// When the watches were last counted.
     pub counted: Instant,
     pub stats: Arc<Stats>,
+    pub out: mpsc::UnboundedSender<Outgoing>,
     pub again: mpsc::WeakUnboundedSender<HubJob>,
     pub exits: Exits,
 }
@@ -112,12 +127,13 @@ impl<R: Runtime> HubWorker<R> {
             let _ = again.send(HubJob::Poll);
         }
         self.stats.watch_streams.set(self.hub.streams() as u64);
-        for (stream, frame) in frames {
-            self.stats.events_sent.add(frame.events.len() as u64);
-            let gone = self.streams.get(&stream).is_none_or(|to| to.send(frame).is_err());
-            if gone {
-                self.close(stream);
-            }
+        self.stats.events_sent.add(frames.iter().map(|(_, frame)| frame.events.len() as u64).sum());
+        // A stream that is gone says so itself.
+        let to = |stream: StreamId| self.streams.get(&stream).cloned();
+        let addressed = frames.into_iter().filter_map(|(stream, frame)| Some((to(stream)?, frame)));
+        let out: Outgoing = addressed.collect();
+        if !out.is_empty() {
+            let _ = self.out.send(out);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::{
     driver::Driver,
     duties::{self, CompactionPace},
     exit::{Exit, Exits},
-    hub::{HubJob, HubWorker},
+    hub::{self, HubJob, HubWorker},
     keeper::Keeper,
     log::LogWorker,
     member::Handle,
@@ -145,7 +145,10 @@ fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWork
         fragment_bytes_max: options.limits.message_bytes_max(),
         ..watch::Config::default()
     };
+    let (out, rounds) = mpsc::unbounded_channel();
+    tokio::spawn(hub::distribute(rounds));
     HubWorker {
+        out,
         hub: Hub::new(config, shared.store.revision()),
         store: shared.store.clone(),
         streams: BTreeMap::new(),
