@@ -2,7 +2,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "a build writes files; no member runs this")]
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use prost::Message;
 
@@ -27,6 +32,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         .file_descriptor_set_path(&path)
         .skip_protoc_run()
         .compile_protos(&FILES, &["proto"])?;
+    for services in ["etcdserverpb.rs", "v3lockpb.rs", "v3electionpb.rs"] {
+        use_own_codec(&path.with_file_name(services))?;
+    }
     println!("cargo:rerun-if-changed=proto");
     Ok(())
+}
+
+/// Has the services use `wire::codec`, which tonic's generator can be told but madsim's wrapper of it can't.
+fn use_own_codec(generated: &Path) -> Result<(), Box<dyn Error>> {
+    let code = fs::read_to_string(generated)?;
+    let ours = code.replace("tonic_prost::ProstCodec::default()", "crate::wire::codec::Codec::default()");
+    if ours == code {
+        return Err("the generated services name no codec".into());
+    }
+    Ok(fs::write(generated, ours)?)
 }

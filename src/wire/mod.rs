@@ -1,5 +1,7 @@
 //! etcd's encodings: the generated messages, and the way between them and our own types.
 
+#[cfg(not(madsim))]
+pub mod codec;
 pub mod command;
 pub mod kv;
 pub mod raft;
