@@ -39,7 +39,7 @@ const IMPURE: [&str; 15] = [
 ];
 
 /// Where production and the simulator part: everything else is the same code in both.
-const MADSIM_FILES: [&str; 8] = [
+const MADSIM_FILES: [&str; 9] = [
     "sim/src/lib.rs",
     "src/cli/mod.rs",
     "src/lib.rs",
@@ -48,6 +48,7 @@ const MADSIM_FILES: [&str; 8] = [
     "src/server/api/mod.rs",
     "src/server/mod.rs",
     "src/storage/mod.rs",
+    "src/wire/mod.rs",
 ];
 
 /// A file of the repository: its path from the root, and its text.
