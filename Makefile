@@ -1,7 +1,8 @@
 # `make run` and `make test` are all that a fresh machine needs; the other targets are for daily work.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-DEPS = eval "$$(.ci/deps)"
+# Said twice so that a failure of .ci/deps ends the recipe.
+DEPS = deps="$$(.ci/deps)"; eval "$$deps"
 DATA ?= default.etcd
 
 .PHONY: help run build test check fmt sim demo bench
