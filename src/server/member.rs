@@ -37,14 +37,14 @@ impl<R: Runtime> Clone for Handle<R> {
 }
 
 impl<R: Runtime> Handle<R> {
-    /// Waits until the cluster has a leader and knows this member's name.
+    /// Waits until the cluster has a leader and knows where this member serves clients.
     pub async fn ready(&self) {
         let mut leader = self.shared.facts.leader.subscribe();
         // The sender lives as long as the member.
         let _ = leader.wait_for(Option::is_some).await;
         let me = self.shared.me;
         let mut views = self.shared.facts.views();
-        let _ = views.wait_for(|view| view.roster.member(me).is_some_and(|m| m.is_started())).await;
+        let _ = views.wait_for(|view| view.roster.member(me).is_some_and(|m| !m.client_urls.is_empty())).await;
     }
 
     /// Before a stop: a leader hands over to the peer that is connected the longest, so that nobody has to notice.
