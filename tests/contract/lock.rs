@@ -209,7 +209,7 @@ async fn locks() {
         unlock("minus/-7").into(),
         Ask::Range(range("lock", "o")).note("all that is left with a name of ours"),
     ];
-    replay(12, calls).await;
+    replay(15, calls).await;
 }
 
 #[tokio::test]
@@ -248,5 +248,5 @@ async fn elections() {
         turn(Campaign("", 101, "v")).into(),
         turn(Leader("")).into(),
     ];
-    replay(13, calls).await;
+    replay(16, calls).await;
 }

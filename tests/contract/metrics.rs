@@ -183,7 +183,7 @@ async fn used(server: &mut Server) -> Page {
 #[tokio::test]
 #[ignore = "needs a real etcd to compare with: set ETCD_BIN"]
 async fn metrics() {
-    let Pair { mut etcd, mut kontiki, .. } = Pair::start(14).await;
+    let Pair { mut etcd, mut kontiki, .. } = Pair::start(17).await;
     let (etcd, ours) = tokio::join!(used(&mut etcd), used(&mut kontiki));
     let mut differences = Vec::new();
     for (family, kind) in etcd.types.iter().filter(|(family, _)| shown(family)) {
