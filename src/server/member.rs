@@ -44,7 +44,8 @@ impl<R: Runtime> Handle<R> {
         let _ = leader.wait_for(Option::is_some).await;
         let me = self.shared.me;
         let mut views = self.shared.facts.views();
-        let _ = views.wait_for(|view| view.roster.member(me).is_some_and(|m| !m.client_urls.is_empty())).await;
+        let _ =
+            views.wait_for(|view| view.roster.member(me).is_some_and(|m| !m.client_urls.is_empty())).await;
     }
 
     /// Before a stop: a leader hands over to the peer that is connected the longest, so that nobody has to notice.
