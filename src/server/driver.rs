@@ -119,7 +119,7 @@ impl<R: Runtime> Driver<R> {
                 self.node.step(Event::SnapshotSent { to, ok });
             }
             PeerEvent::SnapshotReceived { from, term, snapshot, body: _ } => {
-                self.node.step(Event::SnapshotReceived { from, term, snapshot });
+                drop(self.shared.keeper.send(KeepJob::Verify { from, term, snapshot }));
             }
             PeerEvent::Removed => self.shared.exits.tell(Exit::Removed),
         }

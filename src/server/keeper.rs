@@ -14,7 +14,7 @@ use crate::{
     runtime::Runtime,
     storage::{Backend, Disk, DiskFile, OpenMode},
     table::{Scan, Table, Tables},
-    types::{Index, NodeId},
+    types::{Index, NodeId, Term},
 };
 
 /// What the keeper is asked to do.
@@ -23,6 +23,15 @@ pub(super) enum KeepJob<R: Runtime> {
     Checkpoint,
     /// Write a snapshot's body for a peer.
     BuildSnapshot(NodeId),
+    /// Look whether the body of a snapshot that came in is whole; the node hears of it only then.
+    Verify {
+        /// Who sent it.
+        from: NodeId,
+        /// Its term.
+        term: Term,
+        /// What raft is to know of it.
+        snapshot: Snapshot,
+    },
     /// Remove the body of a snapshot that came in and is not wanted.
     Discard(Index),
     /// Remove the bodies that went out to a peer.
@@ -74,6 +83,9 @@ impl<R: Runtime> Keeper<R> {
         match job {
             KeepJob::Checkpoint => self.checkpoint(),
             KeepJob::BuildSnapshot(to) => self.build(to),
+            KeepJob::Verify { from, term, snapshot } => self.verify(from, term, snapshot),
+            // One that is not applied may have come in again meanwhile, and be wanted now.
+            KeepJob::Discard(index) if index > self.shared.facts.applied() => Ok(()),
             KeepJob::Discard(index) => self.remove(&self.shared.paths.received(index)),
             KeepJob::Sent(to) => self.remove_outgoing(to),
             // Who asked may have gone.
@@ -89,6 +101,21 @@ impl<R: Runtime> Keeper<R> {
         self.shared.backend.flush()?;
         let _ = self.log.send(LogJob::Checkpoint(snapshot));
         Ok(())
+    }
+
+    /// A body that is not whole is no fault of the member: its sender will try again.
+    fn verify(&self, from: NodeId, term: Term, snapshot: Snapshot) -> Result<(), Fault> {
+        let index = snapshot.meta.last.index;
+        match snapshot::verify(&self.shared.runtime.disk(), &self.shared.paths, index) {
+            Ok(()) => {
+                let _ = self.shared.driver.send(Event::SnapshotReceived { from, term, snapshot });
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%from, %error, "a snapshot's body is not taken");
+                self.remove(&self.shared.paths.received(index))
+            }
+        }
     }
 
     /// A body that can't be written is no fault of the member: the peer stays behind, and is tried again.

@@ -48,6 +48,21 @@ pub(super) fn write_body(disk: &impl Disk, path: &Path, view: &impl Tables) -> R
     put(&state::encode_end(checksum))
 }
 
+/// Whether the body of the snapshot at `index` is whole, and of that index: asked before anything counts on it.
+pub(super) fn verify(disk: &impl Disk, paths: &Paths, index: Index) -> Result<(), Fault> {
+    let path = paths.received(index);
+    let fault = |e| Fault::io(format!("read the snapshot {}", path.display()), e);
+    let file = disk.open(&path, OpenMode::Read).map_err(fault)?;
+    let mut found = None;
+    for batch in Body::new(&file, &path) {
+        found = state::index_in(&batch?).or(found);
+    }
+    match found {
+        Some(found) if found == index => Ok(()),
+        _ => Err(Fault::corrupt(format!("{} is of another index", path.display()))),
+    }
+}
+
 /// Replaces the tables by the body of the snapshot at `index`, then removes the body.
 pub(super) fn install(
     disk: &impl Disk,

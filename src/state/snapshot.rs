@@ -18,6 +18,7 @@ use crate::{
     error::Fault,
     raft::{LogId, SnapshotMeta},
     table::{Batch, Scan, Table, Tables, Write},
+    types::Index,
 };
 
 const MAGIC: &[u8; 8] = b"kontiki1";
@@ -30,6 +31,16 @@ pub fn position(tables: &impl Tables) -> Result<SnapshotMeta, Fault> {
     let meta = Meta::load(tables)?;
     let last = LogId { term: meta.term, index: meta.applied };
     Ok(SnapshotMeta { last, config: (&meta.config).into() })
+}
+
+/// The applied index that a batch of [`Rows`] puts; the last one does.
+pub fn index_in(batch: &Batch) -> Option<Index> {
+    batch.writes.iter().find_map(|write| match write {
+        Write::Put(Table::Meta, key, value) if key == INDEX_KEY => {
+            Some(Index(u64::from_be_bytes(value.as_ref().try_into().ok()?)))
+        }
+        Write::Put(..) | Write::Delete(..) | Write::DeleteRange(..) => None,
+    })
 }
 
 /// The rows of all tables, in batches of puts: what [`Backend::replace`](crate::storage::Backend::replace)
