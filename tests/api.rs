@@ -97,6 +97,10 @@ impl Member for Fake {
         &self.inner.leader_seen
     }
 
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
     fn sleep(&self, _: Duration) -> impl Future<Output = ()> + Send + 'static {
         let inner = self.inner.clone();
         async move { inner.wake.notified().await }

@@ -21,9 +21,11 @@ use crate::{
 
 #[cfg(not(any(madsim, fuzzing)))]
 mod production;
+mod task;
 
 #[cfg(not(any(madsim, fuzzing)))]
 pub use production::Production;
+pub use task::Task;
 
 /// Who this member is, for its links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,9 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         &self,
         urls: Vec<String>,
     ) -> impl Future<Output = Option<(ClusterId, Vec<Member>)>> + Send;
+
+    /// Starts a task that goes on by itself until it is done, or the member's process ends.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 
     /// Starts a worker that may block: a thread in production, a task in the simulator. It takes what has
     /// come in since its last call, in order, at most `batch_max` at a time, until all senders are gone.

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::{
+    future::Future,
     path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -91,6 +92,10 @@ impl Runtime for Production {
     async fn fetch_cluster(&self, urls: Vec<String>) -> Option<(ClusterId, Vec<Member>)> {
         let view = peer::cluster_members(&urls, Duration::from_secs(10)).await.ok()?;
         Some((view.cluster, view.members))
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
     }
 
     fn spawn_worker<T: Send + 'static>(

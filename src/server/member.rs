@@ -243,6 +243,10 @@ impl<R: Runtime> api::Member for Handle<R> {
         async move { clock.sleep(duration).await }
     }
 
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.runtime.spawn(task);
+    }
+
     fn new_lease_id(&self) -> LeaseId {
         // Positive, and never 0.
         LeaseId((self.shared.runtime.entropy().next_u64() >> 1).max(1) as i64)
@@ -425,7 +429,7 @@ impl<R: Runtime> api::Member for Handle<R> {
         let (sender, pieces) = mpsc::channel(BACKUP_PIECES_MAX);
         let bytes = backup.bytes;
         let shared = self.shared.clone();
-        tokio::spawn(async move {
+        self.shared.runtime.spawn(async move {
             // An error ends the pieces early, which the receiver takes for what it is.
             let mut offset = 0;
             while let Ok(piece) = backup.read(offset) {

@@ -24,7 +24,7 @@ use crate::{
     lease::ExpirerConfig,
     node::{self, Node},
     raft,
-    runtime::{Clock, Entropy, Local, PeerNet, Runtime},
+    runtime::{Clock, Entropy, Local, PeerNet, Runtime, Task},
     state::AlarmKind,
     watch::{self, Hub},
 };
@@ -35,8 +35,8 @@ pub struct Running<R: Runtime> {
     pub handle: Handle<R>,
     exits: mpsc::UnboundedReceiver<Exit>,
     stop: oneshot::Sender<()>,
-    driver: tokio::task::JoinHandle<()>,
-    duties: Vec<tokio::task::JoinHandle<()>>,
+    driver: Task,
+    duties: Vec<Task>,
 }
 
 impl<R: Runtime> Running<R> {
@@ -52,7 +52,7 @@ impl<R: Runtime> Running<R> {
         }
         let _ = self.stop.send(());
         // The driver's end closes the workers' queues but for what the handle still holds.
-        let _ = self.driver.await;
+        self.driver.ended().await;
     }
 }
 
@@ -133,7 +133,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
 
     let (stop, stopped) = oneshot::channel();
     let driver = Driver { node, clock, tick_ms: options.tick_ms, peers, log: log_tx, shared: shared.clone() };
-    let driver = tokio::spawn(driver.run(driver_rx, peer_rx, stopped));
+    let driver = Task::start(&runtime, driver.run(driver_rx, peer_rx, stopped));
     let handle = Handle { shared };
     let duties = start_duties(&handle, &options);
     Ok(Running { handle, exits: exited, stop, driver, duties })
@@ -146,7 +146,7 @@ fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWork
         ..watch::Config::default()
     };
     let (out, rounds) = mpsc::unbounded_channel();
-    tokio::spawn(hub::distribute(rounds));
+    shared.runtime.spawn(hub::distribute(rounds));
     HubWorker {
         out,
         hub: Hub::new(config, shared.store.revision()),
@@ -160,13 +160,17 @@ fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWork
     }
 }
 
-fn start_duties<R: Runtime>(handle: &Handle<R>, options: &Options) -> Vec<tokio::task::JoinHandle<()>> {
+fn start_duties<R: Runtime>(handle: &Handle<R>, options: &Options) -> Vec<Task> {
     let pace = CompactionPace { revisions_max: options.compaction_batch, pause: options.compaction_pause };
+    let runtime = &handle.shared.runtime;
     vec![
-        tokio::spawn(duties::publish(handle.clone(), options.name.clone(), options.client_urls.clone())),
-        tokio::spawn(duties::decide_version(handle.clone())),
-        tokio::spawn(duties::auto_compact(handle.clone(), options.retention)),
-        tokio::spawn(duties::compact(handle.shared.clone(), pace)),
+        Task::start(
+            runtime,
+            duties::publish(handle.clone(), options.name.clone(), options.client_urls.clone()),
+        ),
+        Task::start(runtime, duties::decide_version(handle.clone())),
+        Task::start(runtime, duties::auto_compact(handle.clone(), options.retention)),
+        Task::start(runtime, duties::compact(handle.shared.clone(), pace)),
     ]
 }
 

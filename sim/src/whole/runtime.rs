@@ -1,6 +1,7 @@
 //! The runtime seams on madsim.
 
 use std::{
+    future::Future,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -64,6 +65,10 @@ impl Runtime for SimRuntime {
 
     async fn fetch_cluster(&self, _urls: Vec<String>) -> Option<(ClusterId, Vec<Member>)> {
         None
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
     }
 
     fn spawn_worker<T: Send + 'static>(

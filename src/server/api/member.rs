@@ -106,6 +106,9 @@ pub trait Member: Clone + Send + Sync + 'static {
     /// Waits, on the member's clock.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static;
 
+    /// Starts a task that goes on after its caller is gone.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
+
     /// A fresh positive lease id.
     fn new_lease_id(&self) -> LeaseId;
 

@@ -180,7 +180,7 @@ pub(super) struct Wish {
 pub(super) async fn take_turn<M: Member>(member: M, wish: Wish) -> Result<Turn, Refusal> {
     let (client, turn) = oneshot::channel();
     // A task of its own, since it must clean up after a client that has left in the middle of anything.
-    tokio::spawn(attend(member, wish, client));
+    member.clone().spawn(attend(member, wish, client));
     turn.await.map_err(|_| Refusal::Stopped)?
 }
 
