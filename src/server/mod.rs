@@ -16,7 +16,6 @@
 
 pub mod api;
 mod applier;
-mod authority;
 mod boot;
 pub mod config;
 mod driver;
@@ -44,6 +43,8 @@ pub use options::Options;
 pub use paths::Paths;
 pub use run::{Running, start};
 
+#[cfg(not(madsim))]
+mod authority;
 #[cfg(not(any(madsim, fuzzing)))]
 mod feed;
 #[cfg(not(madsim))]

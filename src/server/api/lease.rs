@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use async_stream::stream;
 use futures_util::{
-    FutureExt,
+    FutureExt, Stream,
     stream::{BoxStream, StreamExt},
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -54,9 +54,7 @@ impl<M: Member> Lease for Api<M> {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
-        let cut = cut(&self.member, wants_leader(request.metadata()));
-        Ok(Response::new(keep_alives(self.member.clone(), request.into_inner(), cut).boxed()))
+        self.keep_alive_over(request).await
     }
 
     async fn lease_time_to_live(
@@ -90,12 +88,31 @@ impl<M: Member> Lease for Api<M> {
     }
 }
 
+impl<M: Member> Api<M> {
+    /// [`Lease::lease_keep_alive`] over whatever carries the requests.
+    pub async fn keep_alive_over<R>(
+        &self,
+        request: Request<R>,
+    ) -> Result<Response<<Self as Lease>::LeaseKeepAliveStream>, Status>
+    where
+        R: Stream<Item = Result<pb::LeaseKeepAliveRequest, Status>> + Send + Unpin + 'static,
+    {
+        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let cut = cut(&self.member, wants_leader(request.metadata()));
+        Ok(Response::new(keep_alives(self.member.clone(), request.into_inner(), cut).boxed()))
+    }
+}
+
 /// Answers each request in order. What has come in meanwhile is renewed together: one wait for all of it.
-fn keep_alives<M: Member>(
+fn keep_alives<M, R>(
     member: M,
-    mut requests: Streaming<pb::LeaseKeepAliveRequest>,
+    mut requests: R,
     cut: impl Future<Output = crate::error::Refusal> + Send + 'static,
-) -> impl futures_util::Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send {
+) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send
+where
+    M: Member,
+    R: Stream<Item = Result<pb::LeaseKeepAliveRequest, Status>> + Send + Unpin,
+{
     stream! {
         let mut cut = pin!(cut);
         let mut ids = Vec::new();

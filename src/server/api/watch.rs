@@ -101,6 +101,19 @@ impl<M: Member> Watch for Api<M> {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        self.watch_over(request).await
+    }
+}
+
+impl<M: Member> Api<M> {
+    /// [`Watch::watch`] over whatever carries the requests.
+    pub async fn watch_over<R>(
+        &self,
+        request: Request<R>,
+    ) -> Result<Response<<Self as Watch>::WatchStream>, Status>
+    where
+        R: Stream<Item = Result<pb::WatchRequest, Status>> + Send + Unpin + 'static,
+    {
         admit(&self.member, request.metadata(), OnLearner::Refuse)?;
         let cut = cut(&self.member, wants_leader(request.metadata()));
         let watches = self.member.open_watch().await?;
