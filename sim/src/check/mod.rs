@@ -4,6 +4,15 @@
 //! how Kontiki keeps it. It has to be silent about right histories whatever faults were injected, so it judges what
 //! was seen, and takes the weaker reading where a call's outcome is open.
 
+mod compare;
+mod evidence;
+pub mod kv;
+pub mod linear;
+pub mod model;
+pub mod order;
+mod replay;
+pub mod request;
+
 use std::{fmt, path::Path};
 
 use crate::history::{History, Micros};
@@ -59,7 +68,8 @@ impl Report {
 pub fn all(history: &History) -> Report {
     let responses: usize = history.watches.iter().map(|watch| watch.responses.len()).sum();
     let looked_at = history.ops.len() + responses + history.messages.len() + history.applied.len();
-    Report { looked_at, ..Report::default() }
+    let timeline = linear::timeline(history);
+    Report { violations: timeline.violations, undecided: timeline.undecided, looked_at }
 }
 
 /// Has every oracle look at a recorded file (`history::jsonl` has the format).
