@@ -1,9 +1,34 @@
-//! Kontiki's simulator: the shipped machines under seeded time, network, disk and crashes.
+//! Kontiki's simulator: the shipped server under seeded time, network, disks and crashes.
 //!
-//! So far it boots the whole server on madsim ([`whole`]); the event loop for the bulk of the seeds, the
-//! nemesis, the workloads and the oracles come on top of the same seams.
+//! ```text
+//!   seed ─▶ swarm ─▶ Plan ─▶ run ─▶ History, trace ─▶ check ─▶ Verdict
+//!                             │
+//!              nemesis, workload ─▶ World: members, disks, clocks, Net
+//!                                     │
+//!                                   Host: storm (an event loop of our own) or whole (madsim)
+//! ```
+//!
+//! Invariant: a run is a function of its plan. What could leak into it from outside is listed in [`leaks`].
 
+pub mod backend;
 pub mod check;
+pub mod cli;
+pub mod client;
+pub mod clock;
 pub mod history;
+pub mod host;
+pub mod leaks;
+pub mod nemesis;
+pub mod net;
+pub mod panics;
+pub mod plan;
+pub mod probe;
+pub mod rng;
+pub mod run;
+pub mod runtime;
+pub mod storm;
+pub mod swarm;
 #[cfg(madsim)]
 pub mod whole;
+pub mod workload;
+pub mod world;

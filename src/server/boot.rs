@@ -84,7 +84,7 @@ struct Identity {
 }
 
 fn wal_options(options: &Options) -> wal::Options {
-    wal::Options { wals_max: options.wals_max, ..wal::Options::default() }
+    wal::Options { segment_bytes: options.segment_bytes, wals_max: options.wals_max, start: None }
 }
 
 /// Makes the directories, and finds out whether they can be written to.

@@ -48,6 +48,11 @@ impl<R: Runtime> Handle<R> {
             views.wait_for(|view| view.roster.member(me).is_some_and(|m| !m.client_urls.is_empty())).await;
     }
 
+    /// Whether the member `id` was removed from the cluster, as far as this member has applied.
+    pub fn is_removed(&self, id: NodeId) -> bool {
+        self.shared.facts.view().roster.is_removed(id)
+    }
+
     /// Before a stop: a leader hands over to the peer that is connected the longest, so that nobody has to notice.
     pub async fn hand_over(&self) {
         let shared = &self.shared;

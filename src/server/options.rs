@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::api::Limits;
-use crate::node::Retention;
+use crate::{node::Retention, storage::wal};
 
 /// How a member starts and behaves.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub struct Options {
     pub compaction_batch: usize,
     /// The pause after each step.
     pub compaction_pause: Duration,
+    /// How large a segment of the log grows, and what is reserved for it, in bytes.
+    pub segment_bytes: u64,
     /// How many segments of the log are kept (`--max-wals`); 0 for all.
     pub wals_max: usize,
     /// How many snapshot files are kept (`--max-snapshots`); 0 for all.
@@ -82,6 +84,7 @@ impl Options {
             retention: Retention::All,
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),
+            segment_bytes: wal::Options::default().segment_bytes,
             wals_max: 5,
             snapshots_max: 5,
         }

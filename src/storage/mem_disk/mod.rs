@@ -122,6 +122,13 @@ impl MemDisk {
         self.inner().fail_at.insert(n, errno);
     }
 
+    /// Takes back what [`MemDisk::crash_at`] and [`MemDisk::fail_at`] have announced and has not come yet.
+    pub fn heal(&self) {
+        let mut inner = self.inner();
+        inner.crash_at = None;
+        inner.fail_at.clear();
+    }
+
     /// Whether the power is gone.
     pub fn is_off(&self) -> bool {
         self.inner().power == Power::Off

@@ -1,0 +1,104 @@
+//! Tables in memory that show each batch to the probe.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use kontiki::{
+    error::Fault,
+    storage::{Backend, MemBackend},
+    table::{Batch, Scan, Table, Tables, Write},
+};
+
+/// Hears of each batch that tables took: index, term, state hash.
+pub type OnBatch = Arc<dyn Fn(u64, u64, Option<u64>) + Send + Sync>;
+
+/// One incarnation's tables.
+#[derive(Clone)]
+pub struct SimBackend {
+    tables: MemBackend,
+    on_batch: OnBatch,
+    /// What a write is refused with from now on.
+    failing: Arc<Mutex<Option<String>>>,
+}
+
+impl SimBackend {
+    /// Shows the batches that `tables` take to `on_batch`.
+    pub fn new(tables: MemBackend, on_batch: OnBatch) -> Self {
+        Self { tables, on_batch, failing: Arc::default() }
+    }
+
+    /// Lets all writes fail from now on.
+    pub fn fail(&self, why: &str) {
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        match &*self.failing.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(why) => Err(Fault::io("write the tables".to_owned(), std::io::Error::other(why.clone()))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Tables for SimBackend {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.tables.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: Option<&[u8]>,
+        row: &mut dyn FnMut(&[u8], &[u8]) -> Scan,
+    ) -> Result<(), Fault> {
+        self.tables.scan(table, start, end, row)
+    }
+}
+
+impl Backend for SimBackend {
+    fn write(&self, batch: Batch) -> Result<(), Fault> {
+        self.check()?;
+        let number = |wanted: &[u8]| {
+            batch.writes.iter().rev().find_map(|write| match write {
+                Write::Put(Table::Meta, key, value) if key == wanted => {
+                    value.as_ref().try_into().ok().map(u64::from_be_bytes)
+                }
+                Write::Put(..) | Write::Delete(..) | Write::DeleteRange(..) => None,
+            })
+        };
+        let index = number(b"consistent_index");
+        let (term, hash) = (number(b"term"), number(b"kontiki_state_hash"));
+        self.tables.write(batch)?;
+        if let Some(index) = index {
+            (self.on_batch)(index, term.unwrap_or(0), hash);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        self.check()?;
+        self.tables.flush()
+    }
+
+    fn snapshot(&self) -> Result<impl Tables, Fault> {
+        self.tables.snapshot()
+    }
+
+    fn replace(&self, batches: &mut dyn Iterator<Item = Result<Batch, Fault>>) -> Result<(), Fault> {
+        self.check()?;
+        self.tables.replace(batches)
+    }
+
+    fn size(&self) -> Result<u64, Fault> {
+        self.tables.size()
+    }
+
+    fn size_in_use(&self) -> Result<u64, Fault> {
+        self.tables.size_in_use()
+    }
+
+    fn defragment(&self) -> Result<(), Fault> {
+        self.tables.defragment()
+    }
+}

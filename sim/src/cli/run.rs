@@ -1,0 +1,266 @@
+//! `run` and `replay`.
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{SwarmArguments, text};
+use crate::{plan::Plan, run::Verdict};
+
+/// Runs seeds and judges them.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// One seed.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Seeds from A on and before B, as A..B.
+    #[arg(long, value_parser = seeds, default_value = "0..100")]
+    seeds: (u64, u64),
+    /// How many at once.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Go on after a violation.
+    #[arg(long)]
+    keep_going: bool,
+    /// Run each seed twice and compare all that happened.
+    #[arg(long)]
+    twice: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    swarm: SwarmArguments,
+}
+
+/// Runs one seed and prints what happened.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The seed.
+    seed: u64,
+    /// Only what has to do with this member.
+    #[arg(long)]
+    member: Option<u32>,
+    /// Without messages between members.
+    #[arg(long)]
+    quiet: bool,
+    /// A plan from a file, instead of the seed's.
+    #[arg(long)]
+    plan: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    swarm: SwarmArguments,
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || format!("{text:?} is no range of seeds: write A..B");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let (from, to) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
+    if from < to { Ok((from, to)) } else { Err(format!("{text:?} is empty")) }
+}
+
+/// Runs a plan on a thread of its own, so that nothing of an earlier run is left in it.
+///
+/// # Errors
+/// If the thread can't be started.
+#[allow(clippy::disallowed_methods)]
+pub fn alone(plan: &Plan, keep_trace: bool) -> anyhow::Result<Verdict> {
+    let plan = plan.clone();
+    let run = std::thread::Builder::new()
+        .name(format!("seed {}", plan.seed))
+        .stack_size(16 << 20)
+        .spawn(move || crate::run::storm(&plan, keep_trace))
+        .context("start a thread")?;
+    run.join().map_err(|_| anyhow::anyhow!("the run's thread panicked outside the run"))
+}
+
+/// Totals over many runs.
+#[derive(Debug, Default)]
+struct Totals {
+    runs: u64,
+    simulated: Duration,
+    ran: Duration,
+    judged: Duration,
+    counts: BTreeMap<String, u64>,
+    outcomes: BTreeMap<(String, String), u64>,
+    undecided: u64,
+    failed: Vec<(u64, Verdict)>,
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, verdict: Verdict) {
+        self.runs += 1;
+        self.simulated += verdict.simulated;
+        self.ran += verdict.took.0;
+        self.judged += verdict.took.1;
+        self.undecided += verdict.undecided.len() as u64;
+        for (what, count) in &verdict.counts {
+            *self.counts.entry(what.clone()).or_default() += count;
+        }
+        for (what, count) in &verdict.outcomes {
+            *self.outcomes.entry(what.clone()).or_default() += count;
+        }
+        if !verdict.is_clean() {
+            self.failed.push((seed, verdict));
+        }
+    }
+}
+
+impl Run {
+    /// Does it.
+    #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+    pub fn execute(self) -> anyhow::Result<ExitCode> {
+        let (from, to) = self.seed.map_or(self.seeds, |seed| (seed, seed + 1));
+        let bar = ProgressBar::new(to - from).with_style(
+            ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {per_sec}, {elapsed} {msg}")
+                .context("the bar's template")?,
+        );
+        let began = Instant::now();
+        let next = AtomicU64::new(from);
+        let stop = AtomicBool::new(false);
+        let totals = Mutex::new(Totals::default());
+        let (errors, failures) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                let (errors, next, stop, totals, bar, run) =
+                    (errors.clone(), &next, &stop, &totals, &bar, &self);
+                scope.spawn(move || {
+                    loop {
+                        let seed = next.fetch_add(1, Relaxed);
+                        if seed >= to || stop.load(Relaxed) {
+                            return;
+                        }
+                        match run.one(seed) {
+                            Ok(verdict) => {
+                                bar.inc(1);
+                                if !verdict.is_clean() {
+                                    bar.suspend(|| text::failure(seed, &verdict));
+                                    stop.fetch_or(!run.keep_going, Relaxed);
+                                }
+                                totals.lock().unwrap_or_else(PoisonError::into_inner).add(seed, verdict);
+                            }
+                            Err(error) => {
+                                stop.store(true, Relaxed);
+                                let _ = errors.send(error);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        drop(errors);
+        bar.finish_and_clear();
+        if let Ok(error) = failures.try_recv() {
+            return Err(error);
+        }
+        let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.print(&totals, began.elapsed())?;
+        Ok(if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
+    fn one(&self, seed: u64) -> anyhow::Result<Verdict> {
+        let plan = self.swarm.swarm().plan(seed);
+        let mut verdict = alone(&plan, false)?;
+        if self.twice {
+            let again = alone(&plan, false)?;
+            if again.hash != verdict.hash {
+                let what =
+                    format!("determinism: two runs differ: {:016x} and {:016x}", verdict.hash, again.hash);
+                verdict.violations.push(what);
+            }
+        }
+        Ok(verdict)
+    }
+
+    fn print(&self, totals: &Totals, took: Duration) -> anyhow::Result<()> {
+        let per_second = totals.simulated.as_secs_f64() / totals.ran.as_secs_f64().max(1e-9);
+        if self.json {
+            let outcomes: BTreeMap<String, u64> = totals
+                .outcomes
+                .iter()
+                .map(|((call, how), count)| (format!("{call} {how}"), *count))
+                .collect();
+            let failed: Vec<_> = totals
+                .failed
+                .iter()
+                .map(|(seed, verdict)| serde_json::json!({"seed": seed, "violations": verdict.violations}))
+                .collect();
+            let result = serde_json::json!({
+                "runs": totals.runs,
+                "seconds": took.as_secs_f64(),
+                "cpu_seconds": {"runs": totals.ran.as_secs_f64(), "oracles": totals.judged.as_secs_f64()},
+                "simulated_seconds": totals.simulated.as_secs_f64(),
+                "simulated_per_real": per_second,
+                "undecided": totals.undecided,
+                "happened": totals.counts,
+                "outcomes": outcomes,
+                "failed": failed,
+            });
+            println!("{}", serde_json::to_string_pretty(&result)?);
+            return Ok(());
+        }
+        println!(
+            "{} runs, {} failed, in {:.1} s ({:.1} runs/s): {:.0} s simulated, {per_second:.0} for each second of \
+             running; oracles took {:.1} s",
+            totals.runs,
+            totals.failed.len(),
+            took.as_secs_f64(),
+            totals.runs as f64 / took.as_secs_f64(),
+            totals.simulated.as_secs_f64(),
+            totals.judged.as_secs_f64(),
+        );
+        if totals.undecided > 0 {
+            println!("undecided by the oracles: {}", totals.undecided);
+        }
+        if totals.runs > 1 {
+            text::table("what happened", totals.counts.iter().map(|(what, n)| (what.clone(), *n)));
+            text::table(
+                "calls",
+                totals.outcomes.iter().map(|((call, how), n)| (format!("{call} {how}"), *n)),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Replay {
+    /// Does it.
+    pub fn execute(self) -> anyhow::Result<ExitCode> {
+        let plan = match &self.plan {
+            Some(path) => {
+                let text = read(path)?;
+                serde_json::from_str(&text).with_context(|| format!("{} holds no plan", path.display()))?
+            }
+            None => self.swarm.swarm().plan(self.seed),
+        };
+        let verdict = alone(&plan, true)?;
+        for traced in &verdict.trace {
+            if text::concerns(traced, self.member, self.quiet) {
+                println!("{}", text::line(traced));
+            }
+        }
+        println!("hash {:016x}", verdict.hash);
+        for violation in &verdict.violations {
+            println!("VIOLATION {violation}");
+        }
+        Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+/// A file as text.
+///
+/// # Errors
+/// If it can't be read.
+#[allow(clippy::disallowed_methods)]
+pub fn read(path: &std::path::Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}

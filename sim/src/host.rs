@@ -1,0 +1,47 @@
+//! What runs the tasks of a simulated cluster: the seam between the two drivers.
+
+use std::{future::Future, pin::Pin};
+
+/// A point of virtual time: microseconds since the run began.
+pub type Micros = u64;
+
+/// A task.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Whose task it is: 0 is the world's own, each member's process has one of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process(pub u32);
+
+impl Process {
+    /// The world's own, which nothing ever stops.
+    pub const WORLD: Self = Self(0);
+}
+
+/// Runs tasks on virtual time, all in one thread.
+pub trait Host: Clone + Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> Micros;
+
+    /// Waits until a moment.
+    fn sleep_until(&self, at: Micros) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Does something at a moment, whatever else is then paused or dead.
+    fn at(&self, at: Micros, act: Box<dyn FnOnce() + Send>);
+
+    /// Starts a process.
+    fn start(&self) -> Process;
+
+    /// Starts a task in a process; one that has ended drops it.
+    fn spawn(&self, process: Process, work: Work);
+
+    /// Ends a process: its tasks are dropped where they are.
+    fn kill(&self, process: Process);
+
+    /// Stops a process, which knows nothing of it, or lets it go on.
+    fn pause(&self, process: Process, paused: bool);
+
+    /// Waits.
+    fn sleep(&self, micros: Micros) -> impl Future<Output = ()> + Send + 'static {
+        self.sleep_until(self.now() + micros)
+    }
+}

@@ -1,0 +1,15 @@
+//! What could make two runs of one seed differ, and what is done about each.
+//!
+//! | what | what is done |
+//! | --- | --- |
+//! | order of hash maps | pure modules have none (`clippy.toml` bans them); the simulator has none |
+//! | real time | members ask `Runtime::clock`; `clippy.toml` bans the others; a run's own duration is never looked at |
+//! | randomness of the process | members ask `Runtime::entropy`; all draws come from [`crate::rng`] |
+//! | unbiased `select!` | every one is `biased` (`tests/style.rs`) |
+//! | threads | `storm` has one for each run; nothing in a run starts another |
+//! | addresses of memory | nothing is ordered or hashed by them |
+//! | order of wake-ups of `tokio::sync::watch` | it draws from a random state of the thread: [`crate::run`] starts each run on a thread of its own, so the state is new |
+//! | statics | members share none that changes |
+//!
+//! `run --twice` runs each seed two times and compares the hashes of all that happened: messages, batches with their
+//! state hashes, answers and watch responses, each with its time.

@@ -1,0 +1,414 @@
+//! Carries out a plan's faults. Each is a task of its own that begins, waits, and mends what it broke.
+//!
+//! **Fault atlas.** A fault that may cost what a member promised (rot, a wiped disk) is carried out only while the
+//! rest of the cluster holds every committed byte: such members are replaced, or stay down, and are always fewer than
+//! half of the voters. All other faults may come together as the plan has them.
+
+use std::collections::BTreeMap;
+
+use kontiki::{types::NodeId, wire::etcdserverpb as pb};
+
+use crate::{
+    client::{CLIENTS, Client},
+    clock::TRUE_RATE,
+    history::{Outcome, Reply},
+    host::{Host, Micros, Process},
+    net::{Address, Link, peer_url},
+    plan::{Fault, Plan, Who},
+    probe::Event,
+    rng::Rng,
+    world::{End, World, name},
+};
+
+/// How often a change of the members is tried.
+const TRIES_MAX: usize = 12;
+
+/// How long an operator waits for an answer.
+const PATIENCE: Micros = 3_000_000;
+
+/// Carries out faults.
+#[derive(Clone)]
+pub struct Nemesis<H: Host> {
+    world: World<H>,
+    operator: Client<H>,
+    rng: Rng,
+    /// No fault goes on beyond this.
+    calm_from: Micros,
+}
+
+impl<H: Host> Nemesis<H> {
+    /// For one run.
+    pub fn new(world: World<H>, plan: &Plan) -> Self {
+        let operator = Client::new(world.clone(), u32::MAX, PATIENCE);
+        Self { operator, rng: Rng::of(plan.seed, "nemesis"), calm_from: plan.calm_from, world }
+    }
+
+    /// Sets all faults of a plan to go.
+    pub fn unleash(&self, plan: &Plan) {
+        for fault in &plan.faults {
+            let (nemesis, fault) = (self.clone(), fault.clone());
+            let host = self.world.host.clone();
+            let work = async move {
+                host.sleep_until(fault.at).await;
+                if host.now() < nemesis.calm_from {
+                    nemesis.carry_out(fault.what).await;
+                }
+            };
+            self.world.host.spawn(Process::WORLD, Box::pin(work));
+        }
+    }
+
+    fn whose(&self, who: Who) -> Option<Address> {
+        let living = self.world.living();
+        let leader = self.world.leader();
+        match who {
+            Who::At(address) => living.contains(&address).then_some(address),
+            Who::Leader => leader.or_else(|| living.first().copied()),
+            Who::Follower => {
+                let followers: Vec<Address> = living.into_iter().filter(|a| Some(*a) != leader).collect();
+                (!followers.is_empty()).then(|| *self.rng.pick(&followers))
+            }
+        }
+    }
+
+    async fn wait(&self, span: Micros) {
+        let at = self.world.host.now() + span;
+        self.world.host.sleep_until(at.min(self.calm_from)).await;
+    }
+
+    fn note(&self, member: Address, fault: &Fault) {
+        self.world.probe.count(fault.name());
+        self.world.probe.event(|| Event::Fault { member, text: format!("{fault:?}") });
+    }
+
+    fn mended(&self, member: Address, fault: &Fault) {
+        self.world.probe.event(|| Event::Fault { member, text: format!("end of {}", fault.name()) });
+    }
+
+    async fn carry_out(&self, fault: Fault) {
+        match &fault {
+            Fault::CrashAll { power, down } => self.crash_all(&fault, *power, *down).await,
+            Fault::Split { side, span } => self.split(&fault, side, *span).await,
+            Fault::CutLink { from, to, span } => {
+                self.note(0, &fault);
+                self.world.net.set_link(*from, *to, |link| link.cut = true);
+                self.wait(*span).await;
+                self.world.net.set_link(*from, *to, |link| link.cut = false);
+            }
+            Fault::Weather { link, span } => self.weather(&fault, *link, *span).await,
+            Fault::MoveLeader { to } => self.move_leader(&fault, *to).await,
+            Fault::Join { learner, promote } => self.join(&fault, *learner, *promote).await,
+            Fault::Crash { who, .. }
+            | Fault::CrashInDisk { who, .. }
+            | Fault::Pause { who, .. }
+            | Fault::Isolate { who, .. }
+            | Fault::Stall { who, .. }
+            | Fault::DiskError { who, .. }
+            | Fault::SlowDisk { who, .. }
+            | Fault::Rot { who, .. }
+            | Fault::ClockRate { who, .. }
+            | Fault::WallJump { who, .. }
+            | Fault::Replace { who, .. }
+            | Fault::Leave { who } => {
+                if let Some(member) = self.whose(*who) {
+                    self.note(member, &fault);
+                    self.of_one(&fault, member).await;
+                    self.mended(member, &fault);
+                }
+            }
+        }
+    }
+
+    /// Faults of one member.
+    async fn of_one(&self, fault: &Fault, member: Address) {
+        let world = &self.world;
+        match fault {
+            Fault::Crash { power, down, .. } => {
+                world.crash(member, if *power { End::Power } else { End::Kill });
+                self.wait(*down).await;
+                world.start(member);
+            }
+            Fault::CrashInDisk { operation, down, .. } => {
+                if let Some(disk) = world.disk(member) {
+                    disk.crash_at(disk.operations() + operation);
+                    self.wait(*down).await;
+                    world.crash(member, End::Power);
+                    world.start(member);
+                }
+            }
+            Fault::Pause { span, .. } => {
+                if let Some(process) = world.process(member) {
+                    world.host.pause(process, true);
+                    self.wait(*span).await;
+                    world.host.pause(process, false);
+                }
+            }
+            Fault::Isolate { inbound, outbound, span, .. } => {
+                self.isolate(member, *inbound, *outbound, true);
+                self.wait(*span).await;
+                self.isolate(member, *inbound, *outbound, false);
+            }
+            Fault::Stall { span, .. } => {
+                if let Some(pace) = world.pace(member) {
+                    pace.stall((world.host.now() + span).min(self.calm_from));
+                }
+            }
+            Fault::SlowDisk { sync, span, .. } => {
+                if let Some(pace) = world.pace(member) {
+                    pace.set_sync(*sync);
+                    self.wait(*span).await;
+                    pace.set_sync(world.knobs.sync);
+                }
+            }
+            Fault::DiskError { operation, errno, down, .. } => {
+                if let Some(disk) = world.disk(member) {
+                    world.excuse(member);
+                    disk.fail_at(disk.operations() + operation, *errno);
+                    self.wait(*down).await;
+                    world.crash(member, End::Kill);
+                    disk.heal();
+                    world.start(member);
+                }
+            }
+            Fault::Rot { file, offset, mask, down, .. } => {
+                self.rot(member, *file, *offset, *mask, *down).await
+            }
+            Fault::ClockRate { rate, span, .. } => {
+                if let Some(clock) = world.clock(member) {
+                    clock.set_rate(*rate);
+                    self.wait(*span).await;
+                    clock.set_rate(TRUE_RATE);
+                }
+            }
+            Fault::WallJump { by_ms, .. } => {
+                if let Some(clock) = world.clock(member) {
+                    clock.jump_wall(*by_ms);
+                }
+            }
+            Fault::Replace { learner, down, .. } => self.replace(member, *learner, *down).await,
+            Fault::Leave { .. } => self.leave(member).await,
+            Fault::CrashAll { .. }
+            | Fault::Split { .. }
+            | Fault::CutLink { .. }
+            | Fault::Weather { .. }
+            | Fault::MoveLeader { .. }
+            | Fault::Join { .. } => {}
+        }
+    }
+
+    async fn crash_all(&self, fault: &Fault, power: bool, down: Micros) {
+        self.note(0, fault);
+        for member in self.world.living() {
+            self.world.crash(member, if power { End::Power } else { End::Kill });
+        }
+        self.wait(down).await;
+        for member in self.world.living() {
+            self.world.start(member);
+        }
+    }
+
+    fn isolate(&self, member: Address, inbound: bool, outbound: bool, cut: bool) {
+        let others = self.world.addresses().into_iter().filter(|other| *other != member);
+        for other in others.chain([CLIENTS]) {
+            // A member that peers can't hear may well serve clients.
+            if other == CLIENTS && !(inbound && outbound && self.rng.chance(500_000)) && cut {
+                continue;
+            }
+            if inbound {
+                self.world.net.set_link(other, member, |link| link.cut = cut);
+            }
+            if outbound {
+                self.world.net.set_link(member, other, |link| link.cut = cut);
+            }
+        }
+    }
+
+    async fn split(&self, fault: &Fault, side: &[Address], span: Micros) {
+        self.note(0, fault);
+        let set = |cut: bool| {
+            let all = self.world.addresses();
+            for &a in all.iter().filter(|a| side.contains(a)) {
+                for &b in all.iter().filter(|b| !side.contains(b)) {
+                    self.world.net.set_link(a, b, |link| link.cut = cut);
+                    self.world.net.set_link(b, a, |link| link.cut = cut);
+                }
+            }
+        };
+        set(true);
+        self.wait(span).await;
+        set(false);
+        self.mended(0, fault);
+    }
+
+    async fn weather(&self, fault: &Fault, worse: Link, span: Micros) {
+        self.note(0, fault);
+        let ends: Vec<Address> = self.world.addresses().into_iter().chain([CLIENTS]).collect();
+        let set = |to: Link| {
+            for &from in &ends {
+                for &other in ends.iter().filter(|other| **other != from) {
+                    self.world.net.set_link(from, other, |link| *link = Link { cut: link.cut, ..to });
+                }
+            }
+        };
+        set(worse);
+        self.wait(span).await;
+        set(self.world.knobs.link);
+        self.mended(0, fault);
+    }
+
+    async fn move_leader(&self, fault: &Fault, to: Address) {
+        if let (Some(leader), Some(NodeId(target_id))) = (self.world.leader(), self.world.id(to)) {
+            self.note(leader, fault);
+            self.operator.call(leader, pb::MoveLeaderRequest { target_id }).await;
+        }
+    }
+
+    /// A byte of a file changes while the member is down. If the member then refuses to start, it stays down; one that
+    /// starts has not lost what it promised, or it does not count as itself.
+    async fn rot(&self, member: Address, file: u64, offset: u64, mask: u8, down: Micros) {
+        let world = &self.world;
+        if !self.may_lose(member) {
+            return;
+        }
+        world.crash(member, End::Kill);
+        world.excuse(member);
+        let files = world.files(member);
+        if let (Some(disk), false) = (world.disk(member), files.is_empty()) {
+            let path = &files[(file % files.len() as u64) as usize];
+            let len = disk.contents(path).map_or(0, |bytes| bytes.len() as u64);
+            if len > 0 {
+                let _ = disk.rot(path, offset % len, mask.max(1));
+            }
+        }
+        self.wait(down).await;
+        world.start(member);
+    }
+
+    /// Whether the others hold all that is committed, now and when this member has lost everything.
+    fn may_lose(&self, member: Address) -> bool {
+        let lost = self.world.excused().into_iter().filter(|other| *other != member).count();
+        let living = self.world.living().len();
+        (lost + 1) * 2 < living
+    }
+
+    /// Asks members until one does what is asked.
+    async fn ask<T>(
+        &self,
+        call: impl Fn() -> crate::history::Call,
+        done: impl Fn(&Outcome) -> Option<T>,
+    ) -> Option<T> {
+        for _ in 0..TRIES_MAX {
+            if self.world.host.now() >= self.calm_from {
+                return None;
+            }
+            let member = self.world.leader().unwrap_or_else(|| *self.rng.pick(&self.world.living()));
+            let outcome = self.operator.call(member, call()).await;
+            if let Some(done) = done(&outcome) {
+                return Some(done);
+            }
+            self.wait(500_000).await;
+        }
+        None
+    }
+
+    /// Takes a member out of the cluster; true if it is certain that it is out.
+    async fn remove(&self, id: NodeId) -> bool {
+        let request = pb::MemberRemoveRequest { id: id.0 };
+        let done = |outcome: &Outcome| match outcome {
+            Outcome::Ok(_) => Some(true),
+            Outcome::Refused { message, .. } if message.contains("not found") => Some(true),
+            Outcome::Refused { .. } | Outcome::Unknown(_) => None,
+        };
+        self.ask(|| request.clone().into(), done).await.unwrap_or(false)
+    }
+
+    /// Adds a member at an address and starts it there, on an empty disk.
+    async fn add(&self, address: Address, learner: bool, fresh: bool) -> Option<NodeId> {
+        let request = pb::MemberAddRequest { peer_ur_ls: vec![peer_url(address)], is_learner: learner };
+        let added = |outcome: &Outcome| match outcome {
+            Outcome::Ok(Reply::MemberAdd(reply)) => Some(reply.members.clone()),
+            _ => None,
+        };
+        let members = self.ask(|| request.clone().into(), added).await;
+        // What came of an unknown one shows in the list.
+        let members = match members {
+            Some(members) => members,
+            None => self.members().await?,
+        };
+        let url = peer_url(address);
+        let id = members.iter().find(|m| m.peer_ur_ls.contains(&url))?.id;
+        let cluster: BTreeMap<String, Vec<String>> = members
+            .iter()
+            .map(|m| {
+                let own = if m.peer_ur_ls.contains(&url) { name(address) } else { format!("x{:x}", m.id) };
+                (own, m.peer_ur_ls.clone())
+            })
+            .collect();
+        if fresh {
+            self.world.add_slot(address, cluster, true);
+        } else {
+            self.world.wipe(address, cluster);
+        }
+        self.world.start(address);
+        Some(NodeId(id))
+    }
+
+    async fn members(&self) -> Option<Vec<pb::Member>> {
+        let listed = |outcome: &Outcome| match outcome {
+            Outcome::Ok(Reply::MemberList(reply)) => Some(reply.members.clone()),
+            _ => None,
+        };
+        self.ask(|| pb::MemberListRequest { linearizable: true }.into(), listed).await
+    }
+
+    async fn promote(&self, id: NodeId) {
+        let request = pb::MemberPromoteRequest { id: id.0 };
+        let done = |outcome: &Outcome| matches!(outcome, Outcome::Ok(_)).then_some(());
+        self.ask(|| request.clone().into(), done).await;
+    }
+
+    async fn replace(&self, member: Address, learner: bool, down: Micros) {
+        let Some(id) = self.world.id(member) else { return };
+        if !self.may_lose(member) || self.world.living().len() < 3 {
+            return;
+        }
+        self.world.crash(member, End::Power);
+        self.world.give_up(member);
+        if !self.remove(id).await {
+            // It may be out or not: as it is, it can come back and find out.
+            self.world.take_back(member);
+            self.world.start(member);
+            return;
+        }
+        self.wait(down).await;
+        if let Some(id) = self.add(member, learner, false).await
+            && learner
+        {
+            self.promote(id).await;
+        }
+    }
+
+    async fn join(&self, fault: &Fault, learner: bool, promote: bool) {
+        if self.world.living().len() >= 7 {
+            return;
+        }
+        self.note(0, fault);
+        let address = self.world.free_address();
+        if let Some(id) = self.add(address, learner, true).await
+            && learner
+            && promote
+        {
+            self.promote(id).await;
+        }
+    }
+
+    async fn leave(&self, member: Address) {
+        if let Some(id) = self.world.id(member)
+            && self.world.living().len() > 3
+            && self.remove(id).await
+        {
+            self.world.give_up(member);
+            self.world.crash(member, End::Kill);
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The simulated network: encoded messages, snapshots and questions between members, each link with faults of its
+//! own.
+//!
+//! A link is one direction between two addresses. What travels is what production sends: the encoded `raftpb`
+//! message, and a snapshot's body beside it. A link may be cut, lose, duplicate, delay and so reorder; what is on
+//! its way when a link is cut still arrives.
+//!
+//! Left out: HTTP, streams and their queues, which `tests/peer` tries on real sockets.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kontiki::{
+    error::Refusal,
+    membership::Member,
+    raft::{Body, Message},
+    runtime::{Clock, Local, PeerAnswer, PeerEvent, PeerNet, Question},
+    server::Paths,
+    storage::{Disk, DiskFile, MemDisk, OpenMode},
+    types::{ClusterId, Instant, NodeId},
+    wire,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock::SimClock,
+    host::{Host, Micros, Process},
+    probe::Probe,
+    rng::Rng,
+};
+
+/// Where a member is: 1 to n for members, in the order in which they were first started.
+pub type Address = u32;
+
+/// The peer URL of an address.
+pub fn peer_url(address: Address) -> String {
+    format!("http://10.0.0.{address}:2380")
+}
+
+fn address_of(url: &str) -> Option<Address> {
+    url.strip_prefix("http://10.0.0.")?.strip_suffix(":2380")?.parse().ok()
+}
+
+/// How a link behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Nothing gets in.
+    pub cut: bool,
+    /// Messages lost, in a million.
+    pub loss: u32,
+    /// Messages that come twice, in a million.
+    pub twice: u32,
+    /// The shortest and the longest time on the way.
+    pub delay: (Micros, Micros),
+    /// Messages that take up to a hundred times as long, in a million.
+    pub late: u32,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { cut: false, loss: 0, twice: 0, delay: (100, 1_000), late: 0 }
+    }
+}
+
+/// What a member serves to its peers besides raft.
+pub trait Served: Send + Sync {
+    /// Answers what only a leader can.
+    fn answer(&self, question: Question) -> Answering;
+    /// Its cluster and who is in it.
+    fn cluster(&self) -> (ClusterId, Vec<Member>);
+    /// Whether a member was removed.
+    fn is_removed(&self, id: NodeId) -> bool;
+}
+
+/// An answer on its way.
+pub type Answering = Pin<Box<dyn Future<Output = Result<PeerAnswer, Refusal>> + Send>>;
+
+struct Endpoint {
+    process: Process,
+    id: NodeId,
+    since: Micros,
+    inbox: mpsc::Sender<PeerEvent>,
+    disk: MemDisk,
+    snap_dir: PathBuf,
+    served: Option<Arc<dyn Served>>,
+}
+
+/// The network. Clones are the same one.
+#[derive(Clone)]
+pub struct Net<H: Host> {
+    host: H,
+    rng: Rng,
+    probe: Probe,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    endpoints: BTreeMap<Address, Endpoint>,
+    links: BTreeMap<(Address, Address), Link>,
+    usual: Link,
+    /// Since when a link that was cut is whole again.
+    healed: BTreeMap<(Address, Address), Micros>,
+}
+
+/// How long a question waits for its answer: the peers' own limit in production.
+const ANSWER_MAX: Micros = 5_000_000;
+
+/// Bytes of a snapshot that travel in a microsecond.
+const BYTES_PER_MICRO: u64 = 100;
+
+impl<H: Host> Net<H> {
+    /// A network without endpoints.
+    pub fn new(host: H, rng: Rng, probe: Probe, usual: Link) -> Self {
+        let inner = Inner { usual, ..Inner::default() };
+        Self { host, rng, probe, inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the link from one address to another behaves now.
+    pub fn link(&self, from: Address, to: Address) -> Link {
+        let inner = self.lock();
+        inner.links.get(&(from, to)).copied().unwrap_or(inner.usual)
+    }
+
+    /// Changes one link.
+    pub fn set_link(&self, from: Address, to: Address, change: impl FnOnce(&mut Link)) {
+        let now = self.host.now();
+        let mut inner = self.lock();
+        let usual = inner.usual;
+        let link = inner.links.entry((from, to)).or_insert(usual);
+        let was_cut = link.cut;
+        change(link);
+        let healed = was_cut && !link.cut;
+        if healed {
+            inner.healed.insert((from, to), now);
+        }
+    }
+
+    /// Makes all links what they usually are, and that something else from now on.
+    pub fn heal(&self, usual: Link) {
+        let now = self.host.now();
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        for (ends, _) in std::mem::take(&mut inner.links).into_iter().filter(|(_, link)| link.cut) {
+            inner.healed.insert(ends, now);
+        }
+        inner.usual = usual;
+    }
+
+    /// A member's process has an address now.
+    pub fn open(
+        &self,
+        address: Address,
+        process: Process,
+        local: &Local,
+        inbox: mpsc::Sender<PeerEvent>,
+        disk: MemDisk,
+    ) {
+        let endpoint = Endpoint {
+            process,
+            id: local.id,
+            since: self.host.now(),
+            inbox,
+            disk,
+            snap_dir: local.snap_dir.clone(),
+            served: None,
+        };
+        self.lock().endpoints.insert(address, endpoint);
+    }
+
+    /// The member at an address serves its peers.
+    pub fn serve(&self, address: Address, served: Arc<dyn Served>) {
+        if let Some(endpoint) = self.lock().endpoints.get_mut(&address) {
+            endpoint.served = Some(served);
+        }
+    }
+
+    /// Nobody is at an address any more.
+    pub fn close(&self, address: Address) {
+        let endpoint = self.lock().endpoints.remove(&address);
+        drop(endpoint);
+    }
+
+    /// The cluster as the first that answers among some members' URLs tells it.
+    pub async fn fetch_cluster(&self, from: Address, urls: Vec<String>) -> Option<(ClusterId, Vec<Member>)> {
+        for address in urls.iter().filter_map(|url| address_of(url)) {
+            self.host.sleep(self.delay(self.link(from, address))).await;
+            if self.link(from, address).cut || self.link(address, from).cut {
+                continue;
+            }
+            let served = self.lock().endpoints.get(&address).and_then(|e| e.served.clone());
+            if let Some(served) = served {
+                return Some(served.cluster());
+            }
+        }
+        None
+    }
+
+    fn delay(&self, link: Link) -> Micros {
+        let (low, high) = link.delay;
+        let usual = self.rng.between(low, high);
+        if self.rng.chance(link.late) { usual * self.rng.between(2, 100) } else { usual }
+    }
+
+    /// How long one thing is on its way over a link now; None if it never arrives.
+    pub fn passage(&self, from: Address, to: Address) -> Option<Micros> {
+        let link = self.link(from, to);
+        (!link.cut && !self.rng.chance(link.loss)).then(|| self.delay(link))
+    }
+
+    /// One message goes into a link.
+    fn send(&self, from: Address, to: Address, message: &Message, bytes: Vec<u8>) {
+        let link = self.link(from, to);
+        let number = self.probe.sent(from, to, message);
+        if link.cut || self.rng.chance(link.loss) {
+            self.probe.lost(number);
+            // A link that is down is noticed, if not at once.
+            if link.cut && self.rng.chance(500_000) {
+                self.tell(from, PeerEvent::Unreachable(message.to));
+            }
+            return;
+        }
+        let copies = if self.rng.chance(link.twice) { 2 } else { 1 };
+        for _ in 0..copies {
+            let (net, bytes) = (self.clone(), bytes.clone());
+            let at = self.host.now() + self.delay(link);
+            self.host.at(at, Box::new(move || net.deliver(from, to, number, &bytes)));
+        }
+    }
+
+    fn deliver(&self, from: Address, to: Address, number: u64, bytes: &[u8]) {
+        // What can't be decoded is dropped, as a real link drops it.
+        let Ok(message) = wire::raft::decode_message(bytes) else { return self.probe.lost(number) };
+        let (id, served) = match self.lock().endpoints.get(&to) {
+            Some(endpoint) => (endpoint.id, endpoint.served.clone()),
+            None => return self.probe.lost(number),
+        };
+        if served.is_some_and(|served| served.is_removed(message.from)) {
+            self.probe.lost(number);
+            return self.tell(from, PeerEvent::Removed);
+        }
+        if message.to != id {
+            return self.probe.lost(number);
+        }
+        self.probe.delivered(number, to, bytes);
+        self.tell(to, PeerEvent::Message(message));
+    }
+
+    /// A full inbox drops.
+    fn tell(&self, to: Address, event: PeerEvent) {
+        let inbox = self.lock().endpoints.get(&to).map(|endpoint| endpoint.inbox.clone());
+        if let Some(inbox) = inbox {
+            let _ = inbox.try_send(event);
+        }
+    }
+
+    fn send_snapshot(&self, from: Address, to: Address, message: Message, body: Option<Vec<u8>>) {
+        let link = self.link(from, to);
+        let number = self.probe.sent(from, to, &message);
+        let size = body.as_ref().map_or(0, |body| body.len() as u64);
+        let at = self.host.now() + self.delay(link) + size / BYTES_PER_MICRO;
+        let net = self.clone();
+        let lost = link.cut || self.rng.chance(link.loss);
+        let act = move || {
+            let taken = !lost && body.is_some_and(|body| net.take_snapshot(to, &message, &body));
+            if taken {
+                net.probe.delivered(number, to, &[])
+            } else {
+                net.probe.lost(number)
+            }
+            // The answer may get lost where the snapshot did not.
+            let ok = taken && !net.link(to, from).cut;
+            net.tell(from, PeerEvent::SnapshotSent { to: message.to, ok });
+        };
+        self.host.at(at, Box::new(act));
+    }
+
+    /// Puts a snapshot's body on the receiver's disk, durably, and tells it.
+    fn take_snapshot(&self, to: Address, message: &Message, body: &[u8]) -> bool {
+        let place = {
+            let inner = self.lock();
+            let endpoint = inner.endpoints.get(&to).filter(|endpoint| endpoint.id == message.to);
+            endpoint.map(|endpoint| (endpoint.disk.clone(), endpoint.snap_dir.clone()))
+        };
+        let Some((disk, dir)) = place else { return false };
+        let Body::Snapshot(snapshot) = &message.body else { return false };
+        let path = Paths::received_in(&dir, snapshot.meta.last.index);
+        let written = (|| {
+            let mut file = disk.open(&path, OpenMode::Truncate)?;
+            file.write_at(0, body)?;
+            file.sync()?;
+            disk.sync_dir(&dir)
+        })();
+        if written.is_err() {
+            return false;
+        }
+        let Message { from, term, .. } = *message;
+        self.tell(to, PeerEvent::SnapshotReceived { from, term, snapshot: snapshot.clone(), body: path });
+        true
+    }
+
+    async fn ask(
+        &self,
+        from: Address,
+        to: Address,
+        question: Question,
+    ) -> Option<Result<PeerAnswer, Refusal>> {
+        let there = self.link(from, to);
+        self.host.sleep(self.delay(there)).await;
+        if there.cut || self.rng.chance(there.loss) {
+            return None;
+        }
+        let (process, served) = {
+            let inner = self.lock();
+            let endpoint = inner.endpoints.get(&to)?;
+            (endpoint.process, endpoint.served.clone()?)
+        };
+        let (reply, answered) = oneshot::channel();
+        let answering = served.answer(question);
+        self.host.spawn(process, Box::pin(async move { drop(reply.send(answering.await)) }));
+        let answer = tokio::select! {
+            biased;
+            answer = answered => answer.ok()?,
+            () = self.host.sleep(ANSWER_MAX) => return None,
+        };
+        let back = self.link(to, from);
+        self.host.sleep(self.delay(back)).await;
+        (!back.cut && !self.rng.chance(back.loss)).then_some(answer)
+    }
+}
+
+/// One member's links.
+#[derive(Clone)]
+pub struct SimPeers<H: Host> {
+    net: Net<H>,
+    me: Address,
+    disk: MemDisk,
+    clock: SimClock<H>,
+    peers: Arc<Mutex<BTreeMap<NodeId, Address>>>,
+}
+
+impl<H: Host> SimPeers<H> {
+    /// The links of the member at `me`.
+    pub fn new(net: Net<H>, me: Address, disk: MemDisk, clock: SimClock<H>) -> Self {
+        Self { net, me, disk, clock, peers: Arc::default() }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Address>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn address(&self, id: NodeId) -> Option<Address> {
+        self.peers().get(&id).copied()
+    }
+}
+
+impl<H: Host> PeerNet for SimPeers<H> {
+    fn send(&self, messages: Vec<Message>) {
+        for message in messages {
+            if let Some(to) = self.address(message.to) {
+                let bytes = wire::raft::encode_message(&message);
+                self.net.send(self.me, to, &message, bytes);
+            }
+        }
+    }
+
+    fn add_peer(&self, id: NodeId, urls: Vec<String>) {
+        if let Some(address) = urls.iter().find_map(|url| address_of(url)) {
+            self.peers().insert(id, address);
+        }
+    }
+
+    fn remove_peer(&self, id: NodeId) {
+        self.peers().remove(&id);
+    }
+
+    fn send_snapshot(&self, to: NodeId, message: Message, body: PathBuf) {
+        let Some(address) = self.address(to) else {
+            return self.net.tell(self.me, PeerEvent::SnapshotSent { to, ok: false });
+        };
+        let read = || {
+            let file = self.disk.open(&body, OpenMode::Read).ok()?;
+            let mut contents = vec![0; file.len().ok()? as usize];
+            file.read_at(0, &mut contents).ok()?;
+            Some(contents)
+        };
+        self.net.send_snapshot(self.me, address, message, read());
+    }
+
+    fn active_since(&self, id: NodeId) -> Option<Instant> {
+        let peer = self.address(id)?;
+        let inner = self.net.lock();
+        let endpoint = inner.endpoints.get(&peer).filter(|endpoint| endpoint.id == id)?;
+        let mut since = endpoint.since;
+        for ends in [(self.me, peer), (peer, self.me)] {
+            if inner.links.get(&ends).unwrap_or(&inner.usual).cut {
+                return None;
+            }
+            since = since.max(inner.healed.get(&ends).copied().unwrap_or(0));
+        }
+        Some(self.clock.at(since).min(self.clock.now()))
+    }
+
+    async fn ask(&self, id: NodeId, question: Question) -> Option<Result<PeerAnswer, Refusal>> {
+        let to = self.address(id)?;
+        self.net.ask(self.me, to, question).await
+    }
+}

@@ -1,0 +1,318 @@
+//! A run as data: the cluster, its knobs, the faults and what the clients do, all drawn from the seed beforehand.
+//!
+//! What only the run can know (who leads, what revision a client has seen) is named, not drawn: so a plan from which
+//! steps were cut still means something, which is what `shrink` lives on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    host::Micros,
+    net::{Address, Link},
+};
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Where all draws during the run come from.
+    pub seed: u64,
+    /// The cluster and its knobs.
+    pub knobs: Knobs,
+    /// Faults, by time.
+    pub faults: Vec<Timed<Fault>>,
+    /// What each client does, one step after the other.
+    pub clients: Vec<Vec<Step>>,
+    /// When the faults end.
+    pub calm_from: Micros,
+}
+
+/// The cluster and its knobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Knobs {
+    /// Members at the start.
+    pub members: u32,
+    pub tick_ms: u64,
+    pub election_ticks: u64,
+    pub pre_vote: bool,
+    pub strict_reconfig_check: bool,
+    pub snapshot_entries: u64,
+    pub catchup_entries: u64,
+    pub segment_bytes: u64,
+    pub wals_max: usize,
+    pub snapshots_max: usize,
+    pub compaction_batch: usize,
+    pub watch_progress_ms: u64,
+    /// The smallest gRPC message that a watch response is split at, less etcd's overhead.
+    pub request_bytes_max: usize,
+    pub lease_ttl_min: i64,
+    /// What a log write takes, from and to.
+    pub sync: (Micros, Micros),
+    /// How links usually are.
+    pub link: Link,
+    /// Whether tasks run in a drawn order.
+    pub drawn_order: bool,
+    /// How far apart the members' clocks run, in parts per million.
+    pub drift_ppm: u64,
+}
+
+/// Something at a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timed<T> {
+    /// When.
+    pub at: Micros,
+    /// What.
+    #[serde(flatten)]
+    pub what: T,
+}
+
+/// Which member: by place, or by what it is when the fault begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// At this address.
+    At(Address),
+    /// The leader, or any.
+    Leader,
+    /// One that does not lead.
+    Follower,
+}
+
+/// A fault. Each ends by itself, so that any can be left out of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Fault {
+    /// A process dies and comes back; with its machine, what was not synced is lost in part.
+    Crash { who: Who, power: bool, down: Micros },
+    /// The power goes in one of the disk's next operations.
+    CrashInDisk { who: Who, operation: u64, down: Micros },
+    /// All members crash at once.
+    CrashAll { power: bool, down: Micros },
+    /// A process stands still and knows nothing of it.
+    Pause { who: Who, span: Micros },
+    /// A member can't be reached, can't reach others, or both.
+    Isolate { who: Who, inbound: bool, outbound: bool, span: Micros },
+    /// The members fall into two parts: those of `side`, by address, and the others.
+    Split { side: Vec<Address>, span: Micros },
+    /// One link is cut, in one direction.
+    CutLink { from: Address, to: Address, span: Micros },
+    /// All links behave like this.
+    Weather { link: Link, span: Micros },
+    /// A disk answers nothing.
+    Stall { who: Who, span: Micros },
+    /// One of the disk's next operations fails.
+    DiskError { who: Who, operation: u64, errno: i32, down: Micros },
+    /// A disk is slow.
+    SlowDisk { who: Who, sync: (Micros, Micros), span: Micros },
+    /// A byte of the log or a snapshot file rots while the member is down.
+    Rot { who: Who, file: u64, offset: u64, mask: u8, down: Micros },
+    /// A clock runs at another rate.
+    ClockRate { who: Who, rate: u64, span: Micros },
+    /// A wall clock jumps.
+    WallJump { who: Who, by_ms: i64 },
+    /// Leadership is handed over.
+    MoveLeader { to: Address },
+    /// A member is taken out of the cluster, its disk is wiped, and it joins again: as a learner that is promoted, or
+    /// as a voter at once.
+    Replace { who: Who, learner: bool, down: Micros },
+    /// A member joins at a new address, as a learner that is promoted or as a voter.
+    Join { learner: bool, promote: bool },
+    /// A member is taken out for good.
+    Leave { who: Who },
+}
+
+impl Fault {
+    /// Its name, for reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Crash { power: false, .. } => "kill",
+            Self::Crash { power: true, .. } => "power loss",
+            Self::CrashInDisk { .. } => "power loss in a disk operation",
+            Self::CrashAll { .. } => "all crash",
+            Self::Pause { .. } => "pause",
+            Self::Isolate { inbound: true, outbound: true, .. } => "isolation",
+            Self::Isolate { .. } => "one-way isolation",
+            Self::Split { .. } => "partition",
+            Self::CutLink { .. } => "link cut",
+            Self::Weather { .. } => "bad network",
+            Self::Stall { .. } => "stalled disk",
+            Self::DiskError { .. } => "disk error",
+            Self::SlowDisk { .. } => "slow disk",
+            Self::Rot { .. } => "rot",
+            Self::ClockRate { .. } => "clock rate",
+            Self::WallJump { .. } => "wall clock jump",
+            Self::MoveLeader { .. } => "leader moved",
+            Self::Replace { .. } => "member replaced",
+            Self::Join { .. } => "member joined",
+            Self::Leave { .. } => "member left",
+        }
+    }
+}
+
+/// What a client does next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// How long it waits before.
+    pub wait: Micros,
+    /// What it does.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// Keys: a small universe, so that clients meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Span {
+    /// One key.
+    Key(u8),
+    /// From the first key to before the second.
+    Between(u8, u8),
+    /// From a key on.
+    From(u8),
+    /// Everything.
+    All,
+}
+
+/// A revision, as a client can name one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rev {
+    /// None: 0.
+    Now,
+    /// So far behind the newest that this client has seen.
+    Back(i64),
+    /// So far beyond it.
+    Ahead(i64),
+    /// This one.
+    Exactly(i64),
+}
+
+/// A range request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RangeStep {
+    pub span: Span,
+    pub rev: Rev,
+    pub limit: i64,
+    /// etcd's sort order and target.
+    pub sort: (i32, i32),
+    pub serializable: bool,
+    pub keys_only: bool,
+    pub count_only: bool,
+    /// Bounds: min and max mod revision, min and max create revision.
+    pub bounds: [Option<Rev>; 4],
+}
+
+/// A put request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PutStep {
+    pub key: u8,
+    /// Bytes of the value.
+    pub size: u32,
+    /// On one of the run's leases.
+    pub lease: Option<u8>,
+    pub prev_kv: bool,
+    pub ignore_value: bool,
+    pub ignore_lease: bool,
+}
+
+/// A comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CompareStep {
+    pub span: Span,
+    /// etcd's result and target.
+    pub result: i32,
+    pub target: i32,
+    pub number: i64,
+    pub rev: Rev,
+}
+
+/// An operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum OpStep {
+    Range(RangeStep),
+    Put(PutStep),
+    Delete { span: Span, prev_kv: bool },
+    Txn(TxnStep),
+}
+
+/// A transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TxnStep {
+    pub compares: Vec<CompareStep>,
+    pub success: Vec<OpStep>,
+    pub failure: Vec<OpStep>,
+}
+
+/// A watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct WatchStep {
+    pub span: Span,
+    pub rev: Rev,
+    pub prev_kv: bool,
+    pub progress: bool,
+    pub fragment: bool,
+    pub filters: Vec<i32>,
+    /// How long it is kept, whatever happens to its member.
+    pub span_micros: Micros,
+    /// How long its client takes for each response.
+    pub slow: Micros,
+    /// How often it asks for its progress; 0 for never.
+    pub ask_progress: Micros,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Action {
+    Range(RangeStep),
+    Put(PutStep),
+    Delete {
+        span: Span,
+        prev_kv: bool,
+    },
+    Txn(TxnStep),
+    Compact {
+        rev: Rev,
+        physical: bool,
+    },
+    Grant {
+        lease: u8,
+        ttl: i64,
+    },
+    Revoke {
+        lease: u8,
+    },
+    KeepAlive {
+        lease: u8,
+    },
+    TimeToLive {
+        lease: u8,
+        keys: bool,
+    },
+    Leases,
+    /// Goes on beside what follows.
+    Watch(WatchStep),
+    /// Takes a lock as the client library does, holds it, and gives it back.
+    Lock {
+        name: u8,
+        ttl: i64,
+        hold: Micros,
+    },
+    HashKv {
+        rev: Rev,
+    },
+    Defragment,
+    Status,
+    /// Talks to another member from now on.
+    Move {
+        to: Address,
+    },
+}

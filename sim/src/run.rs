@@ -1,0 +1,225 @@
+//! One run: the storm, then the calm, then the oracles.
+//!
+//! **Safety first**: until `calm_from` anything may fail. **Then liveness**: all faults end, whoever is down starts,
+//! and within the bounds of [`Settings`] every member has to serve and to agree.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kontiki::wire::etcdserverpb as pb;
+
+use crate::{
+    check,
+    client::Client,
+    history::{History, Micros as Time, Outcome, Settings},
+    host::{Host, Micros, Process},
+    nemesis::Nemesis,
+    plan::Plan,
+    probe::{Event, Traced},
+    rng::Rng,
+    storm::{Executor, Order},
+    workload::{Shared, Worker, keep_watching},
+    world::World,
+};
+
+/// From the end of the faults on, so long nothing is demanded.
+pub const SETTLE: Micros = 30_000_000;
+
+/// How long the calm goes on after that.
+pub const CALM: Micros = 5_000_000;
+
+/// How long a client waits for an answer.
+const PATIENCE: Micros = 7_000_000;
+
+/// How much sooner than its TTL a lease may end by what ticks are coarse.
+const LEASE_EARLY_MAX: Micros = 1_000_000;
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// What should never be, and was; the likely cause first.
+    pub violations: Vec<String>,
+    /// What the oracles could not decide.
+    pub undecided: Vec<String>,
+    /// The hash of all that happened.
+    pub hash: u64,
+    /// How long it took the members, in virtual time.
+    pub simulated: Duration,
+    /// How long the run took, and the oracles after it.
+    pub took: (Duration, Duration),
+    /// What happened how often.
+    pub counts: BTreeMap<String, u64>,
+    /// How calls ended: by method and end.
+    pub outcomes: BTreeMap<(String, String), u64>,
+    /// The trace, if it was asked for.
+    pub trace: Vec<Traced>,
+    /// The history, if the trace was asked for.
+    pub history: History,
+}
+
+impl Verdict {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Runs a plan on the event loop. A panic of the member's code is a violation.
+pub fn storm(plan: &Plan, keep_trace: bool) -> Verdict {
+    let began = Instant::now();
+    let executor = Executor::new();
+    let world = World::new(executor.clone(), plan.knobs.clone(), plan.seed, keep_trace);
+    let order = if plan.knobs.drawn_order { Order::Drawn } else { Order::Turn };
+    let rng = Rng::of(plan.seed, "order");
+    let (running, main_plan) = (world.clone(), plan.clone());
+    let panicked = crate::panics::caught(|| {
+        let done = executor.run(&rng, order, async move { drive(&running, &main_plan).await });
+        if done.is_none() {
+            world.fail("nothing was left that could ever happen".into());
+        }
+    });
+    if let Some(panic) = panicked {
+        world.fail(panic);
+    }
+    let verdict = judge(&world, began, keep_trace);
+    world.end();
+    executor.clear();
+    verdict
+}
+
+/// The run itself, on any host.
+pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
+    let phase = |name: &str| world.probe.event(|| Event::Phase { name: name.to_owned() });
+    phase("storm");
+    for address in world.addresses() {
+        world.start(address);
+    }
+    let end = plan.calm_from + SETTLE + CALM;
+    Nemesis::new(world.clone(), plan).unleash(plan);
+    witness(world, plan, end);
+    let shared = Arc::new(Shared::default());
+    for (steps, number) in plan.clients.iter().zip(1..) {
+        let worker = Worker::new(world.clone(), plan.seed, number, PATIENCE, shared.clone());
+        let work = worker.work(steps.clone(), plan.calm_from);
+        world.host.spawn(Process::WORLD, Box::pin(work));
+    }
+    world.until(plan.calm_from).await;
+    phase("calm");
+    world.net.heal(plan.knobs.link);
+    // What a fault has just let go of is done before it is judged.
+    world.until(plan.calm_from + 1_000).await;
+    for address in world.living() {
+        if let Some(disk) = world.disk(address) {
+            disk.heal();
+        }
+        if let Some(process) = world.process(address) {
+            world.host.pause(process, false);
+        }
+        world.start(address);
+    }
+    world.until(plan.calm_from + SETTLE).await;
+    phase("judged");
+    prove_alive(world, plan).await;
+    world.until(end).await;
+    settings(world, plan, end);
+}
+
+/// One watch over everything, which tells the oracles what happened at each revision.
+fn witness<H: Host>(world: &World<H>, plan: &Plan, until: Micros) {
+    let client = Client::new(world.clone(), 0, PATIENCE);
+    let create = pb::WatchCreateRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        start_revision: 1,
+        progress_notify: true,
+        prev_kv: true,
+        ..Default::default()
+    };
+    let rng = Rng::of(plan.seed, "witness");
+    let watching = keep_watching(world.clone(), client, rng, 1, create, until, (0, 1_000_000));
+    world.host.spawn(Process::WORLD, Box::pin(watching));
+}
+
+/// In the calm each member that is counted on answers a write and a read.
+async fn prove_alive<H: Host>(world: &World<H>, plan: &Plan) {
+    let client = Client::new(world.clone(), 900, PATIENCE);
+    for member in world.living() {
+        if world.excused().contains(&member) && !world.runs(member) {
+            continue;
+        }
+        let learner = world.handle(member).is_some_and(|h| kontiki::server::api::Member::is_learner(&h));
+        if learner {
+            continue;
+        }
+        let put = pb::PutRequest {
+            key: format!("alive{member}").into(),
+            value: vec![b'1'].into(),
+            ..Default::default()
+        };
+        let get = pb::RangeRequest { key: put.key.clone(), ..Default::default() };
+        for outcome in [client.call(member, put).await, client.call(member, get).await] {
+            if !matches!(outcome, Outcome::Ok(_)) {
+                world.fail(format!(
+                    "liveness: {} s after the last fault member {member} answers {outcome:?}",
+                    (world.host.now() - plan.calm_from) / 1_000_000
+                ));
+            }
+        }
+    }
+}
+
+fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
+    let mut calm_nodes = Vec::new();
+    for member in world.living() {
+        if let (Some(id), false) = (world.id(member), world.excused().contains(&member)) {
+            calm_nodes.push(id.0);
+        }
+    }
+    let election = plan.knobs.tick_ms * plan.knobs.election_ticks * 1_000;
+    let settings = Settings {
+        clock_drift_ppm: 2 * plan.knobs.drift_ppm,
+        lease_early_max: Time(LEASE_EARLY_MAX),
+        lease_late_max: Time(20_000_000 + 4 * election),
+        calm_from: Some(Time(plan.calm_from)),
+        settle_max: Time(SETTLE),
+        calm_op_max: Time(5_000_000),
+        lag_max: 0,
+        calm_nodes,
+        ended: Time(end),
+        ..Settings::default()
+    };
+    world.record(|history| history.settings = settings);
+}
+
+fn judge<H: Host>(world: &World<H>, began: Instant, keep_trace: bool) -> Verdict {
+    let ran = began.elapsed();
+    let simulated = Duration::from_micros(world.host.now());
+    let history = world.take_history();
+    let mut violations = world.failures();
+    let mut undecided = Vec::new();
+    // What a run that died left behind breaks more rules than it breaks.
+    if violations.iter().all(|violation| !violation.starts_with("panic")) {
+        let report = check::all(&history);
+        violations.extend(report.violations.iter().map(ToString::to_string));
+        undecided = report.undecided;
+    }
+    Verdict {
+        violations,
+        undecided,
+        hash: world.probe.hash(),
+        simulated,
+        took: (ran, began.elapsed() - ran),
+        counts: world.probe.counts().into_iter().map(|(what, count)| (what.to_owned(), count)).collect(),
+        outcomes: world
+            .probe
+            .outcomes()
+            .into_iter()
+            .map(|((call, how), count)| ((call.to_owned(), how.to_owned()), count))
+            .collect(),
+        trace: world.probe.take_trace(),
+        history: if keep_trace { history } else { History::default() },
+    }
+}

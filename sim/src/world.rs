@@ -1,0 +1,527 @@
+//! The simulated world: members with their disks, tables and clocks, the network between them, and what they do to
+//! be observed.
+//!
+//! A member is a slot at an address. Its disk, tables and clock outlive its processes; each process is one
+//! incarnation of the shipped server, started by `server::start` on the seams of [`crate::runtime`].
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kontiki::{
+    membership::Member,
+    runtime::{Clock, Question},
+    server::{
+        self, Exit, Handle, Options,
+        api::{Api, Limits, Member as _},
+    },
+    storage::{
+        Disk, MemBackend, MemDisk,
+        wal::{self, Wal},
+    },
+    types::{ClusterId, NodeId},
+};
+
+use crate::{
+    backend::{OnBatch, SimBackend},
+    clock::{SimClock, TRUE_RATE},
+    history::{self, Applied, Boot, History},
+    host::{Host, Micros, Process},
+    net::{Address, Answering, Net, Served, peer_url},
+    plan::Knobs,
+    probe::{Event, Probe},
+    rng::Rng,
+    runtime::{Pace, SimRuntime},
+};
+
+/// A running member, as the world holds it.
+pub type SimHandle<H> = Handle<SimRuntime<H>>;
+
+const DATA: &str = "/data";
+
+/// The world. Clones are the same one.
+#[derive(Clone)]
+pub struct World<H: Host> {
+    /// What runs the tasks.
+    pub host: H,
+    /// The network.
+    pub net: Net<H>,
+    /// What is seen.
+    pub probe: Probe,
+    /// Draws that the world makes.
+    pub rng: Rng,
+    /// The cluster's knobs.
+    pub knobs: Arc<Knobs>,
+    seed: u64,
+    state: Arc<Mutex<State<H>>>,
+}
+
+struct State<H: Host> {
+    slots: BTreeMap<Address, Slot<H>>,
+    history: History,
+    /// What should never be, found while the run goes.
+    failures: Vec<String>,
+}
+
+struct Slot<H: Host> {
+    disk: MemDisk,
+    tables: MemBackend,
+    clock: SimClock<H>,
+    pace: Pace,
+    /// `--initial-cluster`, and whether the cluster is there already.
+    cluster: BTreeMap<String, Vec<String>>,
+    existing: bool,
+    /// Known after the first start.
+    id: Option<NodeId>,
+    /// How often the member of this id was started.
+    incarnation: u32,
+    process: Option<Process>,
+    up: Option<SimHandle<H>>,
+    /// A fault of its disk was injected: it may stop by itself, and refuse to start.
+    excused: bool,
+    /// Out of the cluster, or beyond repair.
+    given_up: bool,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The process alone: what it wrote is there.
+    Kill,
+    /// Its machine: what was not synced is lost in part.
+    Power,
+}
+
+/// How a member's name is made from its address.
+pub fn name(address: Address) -> String {
+    format!("m{address}")
+}
+
+struct Peer<H: Host>(SimHandle<H>);
+
+impl<H: Host> Served for Peer<H> {
+    fn answer(&self, question: Question) -> Answering {
+        let handle = self.0.clone();
+        Box::pin(async move { handle.answer_as_leader(&question).await })
+    }
+
+    fn cluster(&self) -> (ClusterId, Vec<Member>) {
+        (self.0.header().cluster, self.0.members())
+    }
+
+    fn is_removed(&self, id: NodeId) -> bool {
+        self.0.is_removed(id)
+    }
+}
+
+/// What a member's process tells of itself; holds no lock of the world while the member's code runs.
+impl<H: Host> World<H> {
+    /// A world with `knobs.members` slots, none of which is up.
+    pub fn new(host: H, knobs: Knobs, seed: u64, keep_trace: bool) -> Self {
+        let rng = Rng::of(seed, "world");
+        let clock = host.clone();
+        let probe = Probe::new(move || clock.now(), keep_trace);
+        let net = Net::new(host.clone(), Rng::of(seed, "network"), probe.clone(), knobs.link);
+        let state = State { slots: BTreeMap::new(), history: History::default(), failures: Vec::new() };
+        let world =
+            Self { host, net, probe, rng, knobs: Arc::new(knobs), seed, state: Arc::new(Mutex::new(state)) };
+        let cluster: BTreeMap<_, _> =
+            (1..=world.knobs.members).map(|n| (name(n), vec![peer_url(n)])).collect();
+        for address in 1..=world.knobs.members {
+            world.add_slot(address, cluster.clone(), false);
+        }
+        world
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<H>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot<T>(&self, address: Address, act: impl FnOnce(&mut Slot<H>) -> T) -> Option<T> {
+        self.lock().slots.get_mut(&address).map(act)
+    }
+
+    /// Makes a place for a member that starts with this `--initial-cluster`, on an empty disk.
+    pub fn add_slot(&self, address: Address, cluster: BTreeMap<String, Vec<String>>, existing: bool) {
+        let drift = self.knobs.drift_ppm;
+        let rate = TRUE_RATE - drift / 2 + self.rng.below(drift + 1);
+        let slot = Slot {
+            disk: MemDisk::new(),
+            tables: MemBackend::new(),
+            clock: SimClock::new(self.host.clone(), self.rng.below(1_000_000_000), rate),
+            pace: Pace::new(self.knobs.sync),
+            cluster,
+            existing,
+            id: None,
+            incarnation: 0,
+            process: None,
+            up: None,
+            excused: false,
+            given_up: false,
+        };
+        self.lock().slots.insert(address, slot);
+    }
+
+    /// The addresses at which a member is or was.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.lock().slots.keys().copied().collect()
+    }
+
+    /// The addresses whose members are part of the cluster.
+    pub fn living(&self) -> Vec<Address> {
+        let state = self.lock();
+        state.slots.iter().filter(|(_, slot)| !slot.given_up).map(|(address, _)| *address).collect()
+    }
+
+    /// An address where nobody has been.
+    pub fn free_address(&self) -> Address {
+        self.lock().slots.keys().next_back().map_or(1, |last| last + 1)
+    }
+
+    /// The member at an address, if it serves.
+    pub fn handle(&self, address: Address) -> Option<SimHandle<H>> {
+        self.slot(address, |slot| slot.up.clone()).flatten()
+    }
+
+    /// Its services.
+    pub fn api(&self, address: Address) -> Option<(Process, Api<SimHandle<H>>)> {
+        self.slot(address, |slot| Some((slot.process?, Api::new(slot.up.clone()?)))).flatten()
+    }
+
+    /// Whether a process runs at an address, serving or not.
+    pub fn runs(&self, address: Address) -> bool {
+        self.slot(address, |slot| slot.process.is_some()).unwrap_or(false)
+    }
+
+    /// The id of the member at an address, once it has been up.
+    pub fn id(&self, address: Address) -> Option<NodeId> {
+        self.slot(address, |slot| slot.id).flatten()
+    }
+
+    /// The address of the member that leads, as far as members believe: the one of the newest term.
+    pub fn leader(&self) -> Option<Address> {
+        let ups: Vec<_> = {
+            let state = self.lock();
+            state.slots.iter().filter_map(|(address, slot)| Some((*address, slot.up.clone()?))).collect()
+        };
+        let leads =
+            ups.iter().filter(|(_, handle)| *handle.leader().borrow() == Some(handle.header().member));
+        leads.max_by_key(|(_, handle)| handle.header().term).map(|(address, _)| *address)
+    }
+
+    /// The disk at an address.
+    pub fn disk(&self, address: Address) -> Option<MemDisk> {
+        self.slot(address, |slot| slot.disk.clone())
+    }
+
+    /// The clock at an address.
+    pub fn clock(&self, address: Address) -> Option<SimClock<H>> {
+        self.slot(address, |slot| slot.clock.clone())
+    }
+
+    /// The disk's speed at an address.
+    pub fn pace(&self, address: Address) -> Option<Pace> {
+        self.slot(address, |slot| slot.pace.clone())
+    }
+
+    /// The process at an address.
+    pub fn process(&self, address: Address) -> Option<Process> {
+        self.slot(address, |slot| slot.process).flatten()
+    }
+
+    /// Its disk is broken from now on: what becomes of it is no fault of the member.
+    pub fn excuse(&self, address: Address) {
+        self.slot(address, |slot| slot.excused = true);
+    }
+
+    /// The members whose disks are, or were, broken.
+    pub fn excused(&self) -> Vec<Address> {
+        let state = self.lock();
+        state.slots.iter().filter(|(_, slot)| slot.excused).map(|(address, _)| *address).collect()
+    }
+
+    /// It is not counted on any more.
+    pub fn give_up(&self, address: Address) {
+        self.slot(address, |slot| slot.given_up = true);
+    }
+
+    /// It is counted on again.
+    pub fn take_back(&self, address: Address) {
+        self.slot(address, |slot| slot.given_up = false);
+    }
+
+    /// Notes what should never be.
+    pub fn fail(&self, what: String) {
+        self.probe.event(|| Event::Fault { member: 0, text: format!("FAILURE: {what}") });
+        self.lock().failures.push(what);
+    }
+
+    /// What should never be and was.
+    pub fn failures(&self) -> Vec<String> {
+        self.lock().failures.clone()
+    }
+
+    /// Writes into the history.
+    pub fn record<T>(&self, write: impl FnOnce(&mut History) -> T) -> T {
+        write(&mut self.lock().history)
+    }
+
+    /// The history so far; it is empty afterwards.
+    pub fn take_history(&self) -> History {
+        std::mem::take(&mut self.lock().history)
+    }
+
+    /// The time, as histories have it.
+    pub fn time(&self) -> history::Micros {
+        history::Micros(self.host.now())
+    }
+
+    fn options(&self, address: Address, cluster: BTreeMap<String, Vec<String>>, existing: bool) -> Options {
+        let knobs = &self.knobs;
+        let election_ms = knobs.tick_ms * knobs.election_ticks;
+        Options {
+            peer_urls: vec![peer_url(address)],
+            client_urls: vec![format!("http://10.0.0.{address}:2379")],
+            cluster,
+            existing,
+            tick_ms: knobs.tick_ms,
+            election_ticks: knobs.election_ticks,
+            pre_vote: knobs.pre_vote,
+            strict_reconfig_check: knobs.strict_reconfig_check,
+            snapshot_entries: knobs.snapshot_entries,
+            catchup_entries: knobs.catchup_entries,
+            segment_bytes: knobs.segment_bytes,
+            wals_max: knobs.wals_max,
+            snapshots_max: knobs.snapshots_max,
+            compaction_batch: knobs.compaction_batch,
+            watch_progress: Duration::from_millis(knobs.watch_progress_ms),
+            limits: Limits {
+                request_bytes_max: knobs.request_bytes_max,
+                lease_ttl_min: knobs.lease_ttl_min,
+                leaderless_max: Duration::from_millis(3 * election_ms),
+                ..Limits::default()
+            },
+            ..Options::new(&name(address), PathBuf::from(DATA))
+        }
+    }
+
+    /// Starts the member at an address, unless it runs. What becomes of it shows later.
+    pub fn start(&self, address: Address) {
+        let seed = Rng::of(self.seed ^ self.rng.bits(), "member");
+        let started = self.slot(address, |slot| {
+            if slot.process.is_some() {
+                return None;
+            }
+            let process = self.host.start();
+            slot.process = Some(process);
+            let backend =
+                SimBackend::new(slot.tables.clone(), self.on_batch(address, slot.incarnation, slot.id));
+            let runtime = SimRuntime {
+                host: self.host.clone(),
+                process,
+                address,
+                disk: slot.disk.clone(),
+                backend,
+                clock: slot.clock.clone(),
+                pace: slot.pace.clone(),
+                net: self.net.clone(),
+                rng: seed,
+            };
+            Some((runtime, self.options(address, slot.cluster.clone(), slot.existing)))
+        });
+        if let Some((runtime, options)) = started.flatten() {
+            self.probe.event(|| Event::Start { member: address });
+            self.note_boot(address);
+            let (world, process) = (self.clone(), runtime.process);
+            self.host.spawn(process, Box::pin(async move { world.live(address, runtime, options).await }));
+        }
+    }
+
+    /// A member's life: it boots, serves, and may end by itself.
+    async fn live(self, address: Address, runtime: SimRuntime<H>, options: Options) {
+        let mut running = match server::start(runtime, options).await {
+            Ok(running) => running,
+            Err(fault) => return self.ended(address, format!("it can't start: {fault}")),
+        };
+        let handle = running.handle.clone();
+        let id = handle.header().member;
+        self.net.serve(address, Arc::new(Peer(handle.clone())));
+        self.slot(address, |slot| {
+            slot.id = Some(id);
+            slot.up = Some(handle.clone());
+        });
+        self.probe.event(|| Event::Up { member: address, id: id.to_string() });
+        let watching = self.clone();
+        let process = self.process(address).unwrap_or(Process::WORLD);
+        self.host.spawn(process, Box::pin(async move { watching.watch_leader(address, handle).await }));
+        match running.exit().await {
+            Exit::Removed => {
+                self.probe.event(|| Event::Exit { member: address, why: "it was removed".into() });
+                self.give_up(address);
+                self.clear(address, None);
+            }
+            Exit::Fault(fault) => self.ended(address, fault.to_string()),
+            Exit::Stopped => self.ended(address, "it stopped".into()),
+        }
+    }
+
+    /// Shows whom a member takes for the leader.
+    async fn watch_leader(&self, address: Address, handle: SimHandle<H>) {
+        let mut leader = handle.leader().clone();
+        loop {
+            let now = *leader.borrow_and_update();
+            let header = handle.header();
+            let (term, leads) = (header.term.0, now == Some(header.member));
+            self.probe.fold(&[address as u8, leads.into()]);
+            if now.is_some() {
+                self.probe.event(|| Event::Lead { member: address, term, leads });
+            }
+            if leads {
+                self.probe.count("leader elected");
+            }
+            if leader.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// A process ended by itself.
+    fn ended(&self, address: Address, why: String) {
+        let excused = self.slot(address, |slot| slot.excused || slot.disk.is_off()).unwrap_or(true);
+        self.probe.event(|| Event::Exit { member: address, why: why.clone() });
+        if !excused {
+            self.fail(format!("member {address} ended by itself: {why}"));
+        }
+        self.clear(address, None);
+    }
+
+    /// Ends the process at an address, from outside.
+    pub fn crash(&self, address: Address, end: End) {
+        if self.runs(address) {
+            self.probe.event(|| Event::Crash { member: address, how: format!("{end:?}") });
+            self.probe.fold(&[address as u8]);
+        }
+        self.clear(address, Some(end));
+    }
+
+    /// What is left of a member's process goes; its disk and tables forget what they may.
+    fn clear(&self, address: Address, end: Option<End>) {
+        let at = self.time();
+        let process =
+            self.slot(address, |slot| (slot.process.take(), slot.up.take(), slot.id, slot.incarnation));
+        let Some((process, up, id, incarnation)) = process else { return };
+        self.net.close(address);
+        if let Some(process) = process {
+            self.host.kill(process);
+            if let Some(id) = id {
+                self.record(|h| h.crashes.push(history::Crash { at, node: id.0, incarnation }));
+            }
+        }
+        drop(up);
+        let rng = &self.rng;
+        self.slot(address, |slot| {
+            // A process that dies alone leaves its writes to the system; without one the power decides.
+            if end == Some(End::Power) || slot.disk.is_off() {
+                slot.disk.crash(|choices| rng.below(choices));
+            }
+            let keep = rng.below(slot.tables.unflushed() as u64 + 1);
+            if process.is_some() || end.is_some() {
+                slot.tables = slot.tables.crash(keep as usize);
+                slot.incarnation += 1;
+            }
+        });
+    }
+
+    /// Wipes the disk of a member that is down; whoever starts there next is a new member.
+    pub fn wipe(&self, address: Address, cluster: BTreeMap<String, Vec<String>>) {
+        self.slot(address, |slot| {
+            slot.disk = MemDisk::new();
+            slot.tables = MemBackend::new();
+            slot.cluster = cluster;
+            slot.existing = true;
+            slot.id = None;
+            slot.incarnation = 0;
+            slot.excused = false;
+            slot.given_up = false;
+        });
+    }
+
+    /// Shows each batch of a member's tables.
+    fn on_batch(&self, address: Address, incarnation: u32, known: Option<NodeId>) -> OnBatch {
+        let world = self.clone();
+        let node = known.map(|id| id.0);
+        Arc::new(move |index, term, hash| {
+            world.probe.applied(address, index, term, hash.unwrap_or(0));
+            let at = world.time();
+            world.record(|history| {
+                history.applied.push(Applied {
+                    at,
+                    // Until its first start is over, a member goes by its place.
+                    node: node.unwrap_or(u64::from(address)),
+                    incarnation,
+                    index,
+                    term,
+                    hash,
+                    revision: None,
+                    snapshot: false,
+                });
+            });
+        })
+    }
+
+    /// Notes what the log of a member that starts now recovers, read from a copy of its disk.
+    fn note_boot(&self, address: Address) {
+        let found = self.slot(address, |slot| (slot.disk.fork(), slot.incarnation, slot.excused));
+        let Some((disk, incarnation, excused)) = found else { return };
+        let dir = Path::new(DATA).join("member/wal");
+        if !wal::exists(&disk, &dir).unwrap_or(false) {
+            return;
+        }
+        let options = wal::Options { segment_bytes: self.knobs.segment_bytes, ..wal::Options::default() };
+        if let Ok((_, recovered)) = Wal::open(disk, &dir, options) {
+            let node = recovered.identity.node.0;
+            let mut boot = Boot::new(self.time(), node, incarnation).recovered(
+                &recovered.hard_state,
+                recovered.start.last,
+                &recovered.entries,
+            );
+            boot.forgets = excused;
+            self.record(|history| history.boots.push(boot));
+        }
+    }
+
+    /// Files of the log and snapshots at an address, with their lengths.
+    pub fn files(&self, address: Address) -> Vec<PathBuf> {
+        let Some(disk) = self.disk(address) else { return Vec::new() };
+        let member = Path::new(DATA).join("member");
+        let mut found = Vec::new();
+        for dir in [member.join("wal"), member.join("snap")] {
+            for name in disk.list(&dir).unwrap_or_default() {
+                found.push(dir.join(name));
+            }
+        }
+        found
+    }
+
+    /// The time on a member's clock, in milliseconds.
+    pub fn local_ms(&self, address: Address) -> u64 {
+        self.clock(address).map_or(0, |clock| clock.now().0)
+    }
+
+    /// Ends all processes, and with them what they hold of each other.
+    pub fn end(&self) {
+        for address in self.addresses() {
+            self.slot(address, |slot| slot.excused = true);
+            self.clear(address, Some(End::Kill));
+        }
+        self.lock().slots.clear();
+    }
+
+    /// Moves on when a time has come.
+    pub async fn until(&self, at: Micros) {
+        self.host.sleep_until(at).await;
+    }
+}
