@@ -8,7 +8,7 @@
 //! | unbiased `select!` | every one is `biased` (`tests/style.rs`) |
 //! | threads | `storm` has one for each run; nothing in a run starts another |
 //! | addresses of memory | nothing is ordered or hashed by them |
-//! | order of wake-ups of `tokio::sync::watch` | it draws from a random state of the thread: [`crate::run`] starts each run on a thread of its own, so the state is new |
+//! | order of wake-ups of `tokio::sync::watch`, which draws from randomness of its thread | what is ready is put in order before the next is drawn ([`crate::storm::Executor`]) |
 //! | statics | members share none that changes |
 //!
 //! `run --twice` runs each seed two times and compares the hashes of all that happened: messages, batches with their

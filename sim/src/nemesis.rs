@@ -4,14 +4,20 @@
 //! rest of the cluster holds every committed byte: such members are replaced, or stay down, and are always fewer than
 //! half of the voters. All other faults may come together as the plan has them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use kontiki::{types::NodeId, wire::etcdserverpb as pb};
 
 use crate::{
     client::{CLIENTS, Client},
     clock::TRUE_RATE,
-    history::{Outcome, Reply},
+    history::{Call, Outcome, Reply},
     host::{Host, Micros, Process},
     net::{Address, Link, peer_url},
     plan::{Fault, Plan, Who},
@@ -22,6 +28,15 @@ use crate::{
 
 /// How often a change of the members is tried.
 const TRIES_MAX: usize = 12;
+
+/// How often a new member is started until it has joined.
+const JOIN_TRIES_MAX: usize = 40;
+
+/// How large a cluster grows.
+const MEMBERS_MAX: usize = 7;
+
+/// Refusals after which an operator tries again.
+const RETRIED: [&str; 4] = ["unhealthy", "not enough started members", "too many", "in sync with leader"];
 
 /// How long an operator waits for an answer.
 const PATIENCE: Micros = 3_000_000;
@@ -34,13 +49,16 @@ pub struct Nemesis<H: Host> {
     rng: Rng,
     /// No fault goes on beyond this.
     calm_from: Micros,
+    /// Whether somebody is changing the members: operators do one such thing at a time.
+    changing: Arc<AtomicBool>,
 }
 
 impl<H: Host> Nemesis<H> {
     /// For one run.
     pub fn new(world: World<H>, plan: &Plan) -> Self {
         let operator = Client::new(world.clone(), u32::MAX, PATIENCE);
-        Self { operator, rng: Rng::of(plan.seed, "nemesis"), calm_from: plan.calm_from, world }
+        let rng = Rng::of(plan.seed, "nemesis");
+        Self { operator, rng, calm_from: plan.calm_from, world, changing: Arc::default() }
     }
 
     /// Sets all faults of a plan to go.
@@ -97,7 +115,7 @@ impl<H: Host> Nemesis<H> {
             }
             Fault::Weather { link, span } => self.weather(&fault, *link, *span).await,
             Fault::MoveLeader { to } => self.move_leader(&fault, *to).await,
-            Fault::Join { learner, promote } => self.join(&fault, *learner, *promote).await,
+            Fault::Join { learner, promote } => self.alone(self.join(&fault, *learner, *promote)).await,
             Fault::Crash { who, .. }
             | Fault::CrashInDisk { who, .. }
             | Fault::Pause { who, .. }
@@ -185,8 +203,8 @@ impl<H: Host> Nemesis<H> {
                     clock.jump_wall(*by_ms);
                 }
             }
-            Fault::Replace { learner, down, .. } => self.replace(member, *learner, *down).await,
-            Fault::Leave { .. } => self.leave(member).await,
+            Fault::Replace { learner, down, .. } => self.alone(self.replace(member, *learner, *down)).await,
+            Fault::Leave { .. } => self.alone(self.leave(member)).await,
             Fault::CrashAll { .. }
             | Fault::Split { .. }
             | Fault::CutLink { .. }
@@ -291,80 +309,76 @@ impl<H: Host> Nemesis<H> {
         (lost + 1) * 2 < living
     }
 
-    /// Asks members until one does what is asked.
-    async fn ask<T>(
-        &self,
-        call: impl Fn() -> crate::history::Call,
-        done: impl Fn(&Outcome) -> Option<T>,
-    ) -> Option<T> {
+    /// Changes the members, unless somebody else does.
+    async fn alone(&self, change: impl Future<Output = ()>) {
+        if !self.changing.swap(true, Relaxed) {
+            change.await;
+            self.changing.store(false, Relaxed);
+        }
+    }
+
+    /// Asks members until one says something certain, and gives what it says.
+    async fn ask(&self, call: impl Into<Call>) -> Option<Outcome> {
+        let call = call.into();
         for _ in 0..TRIES_MAX {
-            if self.world.host.now() >= self.calm_from {
-                return None;
-            }
             let member = self.world.leader().unwrap_or_else(|| *self.rng.pick(&self.world.living()));
-            let outcome = self.operator.call(member, call()).await;
-            if let Some(done) = done(&outcome) {
-                return Some(done);
+            let outcome = self.operator.call(member, call.clone()).await;
+            let busy = matches!(&outcome, Outcome::Refused { message, .. } if RETRIED.iter().any(|text| message.contains(text)));
+            if !outcome.is_unknown() && !busy {
+                return Some(outcome);
             }
-            self.wait(500_000).await;
+            self.world.host.sleep(500_000).await;
         }
         None
     }
 
     /// Takes a member out of the cluster; true if it is certain that it is out.
     async fn remove(&self, id: NodeId) -> bool {
-        let request = pb::MemberRemoveRequest { id: id.0 };
-        let done = |outcome: &Outcome| match outcome {
-            Outcome::Ok(_) => Some(true),
-            Outcome::Refused { message, .. } if message.contains("not found") => Some(true),
-            Outcome::Refused { .. } | Outcome::Unknown(_) => None,
-        };
-        self.ask(|| request.clone().into(), done).await.unwrap_or(false)
-    }
-
-    /// Adds a member at an address and starts it there, on an empty disk.
-    async fn add(&self, address: Address, learner: bool, fresh: bool) -> Option<NodeId> {
-        let request = pb::MemberAddRequest { peer_ur_ls: vec![peer_url(address)], is_learner: learner };
-        let added = |outcome: &Outcome| match outcome {
-            Outcome::Ok(Reply::MemberAdd(reply)) => Some(reply.members.clone()),
-            _ => None,
-        };
-        let members = self.ask(|| request.clone().into(), added).await;
-        // What came of an unknown one shows in the list.
-        let members = match members {
-            Some(members) => members,
-            None => self.members().await?,
-        };
-        let url = peer_url(address);
-        let id = members.iter().find(|m| m.peer_ur_ls.contains(&url))?.id;
-        let cluster: BTreeMap<String, Vec<String>> = members
-            .iter()
-            .map(|m| {
-                let own = if m.peer_ur_ls.contains(&url) { name(address) } else { format!("x{:x}", m.id) };
-                (own, m.peer_ur_ls.clone())
-            })
-            .collect();
-        if fresh {
-            self.world.add_slot(address, cluster, true);
-        } else {
-            self.world.wipe(address, cluster);
+        match self.ask(pb::MemberRemoveRequest { id: id.0 }).await {
+            Some(Outcome::Ok(_)) => true,
+            Some(Outcome::Refused { message, .. }) => message.contains("not found"),
+            Some(Outcome::Unknown(_)) | None => false,
         }
-        self.world.start(address);
-        Some(NodeId(id))
     }
 
-    async fn members(&self) -> Option<Vec<pb::Member>> {
-        let listed = |outcome: &Outcome| match outcome {
-            Outcome::Ok(Reply::MemberList(reply)) => Some(reply.members.clone()),
-            _ => None,
-        };
-        self.ask(|| pb::MemberListRequest { linearizable: true }.into(), listed).await
+    /// Adds a member at an address and starts it there, on an empty disk, until it has joined.
+    async fn add(&self, address: Address, learner: bool) -> Option<NodeId> {
+        let url = peer_url(address);
+        let added =
+            self.ask(pb::MemberAddRequest { peer_ur_ls: vec![url.clone()], is_learner: learner }).await;
+        if matches!(added, Some(Outcome::Refused { message, .. }) if !message.contains("already exist")) {
+            return None;
+        }
+        for _ in 0..JOIN_TRIES_MAX {
+            // As it is now: a change that was not answered may have been made later.
+            let members = self.members().await;
+            if let Some(id) = members.iter().find(|m| m.peer_ur_ls.contains(&url)).map(|m| NodeId(m.id)) {
+                let own = |m: &pb::Member| if m.id == id.0 { name(address) } else { format!("x{:x}", m.id) };
+                let cluster = members.iter().map(|m| (own(m), m.peer_ur_ls.clone())).collect();
+                self.world.wipe(address, cluster);
+                self.world.start(address);
+                self.world.host.sleep(500_000).await;
+                if self.world.id(address).is_some() {
+                    return Some(id);
+                }
+                self.world.crash(address, End::Kill);
+            }
+            self.world.host.sleep(500_000).await;
+        }
+        None
+    }
+
+    /// The members as anybody who answers knows them.
+    async fn members(&self) -> Vec<pb::Member> {
+        let member = self.world.leader().unwrap_or_else(|| *self.rng.pick(&self.world.living()));
+        match self.operator.call(member, pb::MemberListRequest { linearizable: false }).await {
+            Outcome::Ok(Reply::MemberList(reply)) => reply.members,
+            _ => Vec::new(),
+        }
     }
 
     async fn promote(&self, id: NodeId) {
-        let request = pb::MemberPromoteRequest { id: id.0 };
-        let done = |outcome: &Outcome| matches!(outcome, Outcome::Ok(_)).then_some(());
-        self.ask(|| request.clone().into(), done).await;
+        self.ask(pb::MemberPromoteRequest { id: id.0 }).await;
     }
 
     async fn replace(&self, member: Address, learner: bool, down: Micros) {
@@ -381,20 +395,22 @@ impl<H: Host> Nemesis<H> {
             return;
         }
         self.wait(down).await;
-        if let Some(id) = self.add(member, learner, false).await
-            && learner
-        {
-            self.promote(id).await;
+        match self.add(member, learner).await {
+            Some(id) if learner => self.promote(id).await,
+            Some(_) => {}
+            None => self.world.give_up(member),
         }
     }
 
     async fn join(&self, fault: &Fault, learner: bool, promote: bool) {
-        if self.world.living().len() >= 7 {
+        if self.world.living().len() >= MEMBERS_MAX {
             return;
         }
         self.note(0, fault);
         let address = self.world.free_address();
-        if let Some(id) = self.add(address, learner, true).await
+        self.world.add_slot(address, BTreeMap::new(), true);
+        self.world.give_up(address);
+        if let Some(id) = self.add(address, learner).await
             && learner
             && promote
         {

@@ -390,7 +390,10 @@ impl<H: Host> World<H> {
 
     /// A process ended by itself.
     fn ended(&self, address: Address, why: String) {
-        let excused = self.slot(address, |slot| slot.excused || slot.disk.is_off()).unwrap_or(true);
+        // One that has never been up was told of a cluster that is not so any more; its operator tries again.
+        let excused =
+            |slot: &mut Slot<H>| slot.excused || slot.disk.is_off() || slot.id.is_none() && slot.existing;
+        let excused = self.slot(address, excused).unwrap_or(true);
         self.probe.event(|| Event::Exit { member: address, why: why.clone() });
         if !excused {
             self.fail(format!("member {address} ended by itself: {why}"));

@@ -32,7 +32,7 @@ type TaskNumber = u64;
 /// In which order tasks that are ready run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As they got ready.
+    /// In rounds: all that got ready in one run in the next, by number.
     Turn,
     /// As the seed has it.
     Drawn,
@@ -137,8 +137,8 @@ impl Executor {
             }
             if turn.is_empty() {
                 std::mem::swap(&mut turn, &mut *lock(&self.ready));
-                // Taken from the end.
-                turn.reverse();
+                // In which order tokio's watch channels wake depends on randomness of their own. Taken from the end.
+                turn.sort_unstable_by(|a, b| b.cmp(a));
             }
             match (turn.is_empty(), order) {
                 (true, _) => {
