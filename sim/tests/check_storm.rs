@@ -1,4 +1,5 @@
 //! Generated histories: of a store that is right, with calls that overlap and get lost. Then with one thing wrong.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "it takes its own time")]
 
 mod support;
 

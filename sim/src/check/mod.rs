@@ -4,6 +4,7 @@
 //! how Kontiki keeps it. It has to be silent about right histories whatever faults were injected, so it judges what
 //! was seen, and takes the weaker reading where a call's outcome is open.
 
+pub mod compaction;
 mod compare;
 mod evidence;
 pub mod kv;
@@ -12,6 +13,7 @@ pub mod model;
 pub mod order;
 mod replay;
 pub mod request;
+pub mod watch;
 
 use std::{fmt, path::Path};
 
@@ -69,7 +71,10 @@ pub fn all(history: &History) -> Report {
     let responses: usize = history.watches.iter().map(|watch| watch.responses.len()).sum();
     let looked_at = history.ops.len() + responses + history.messages.len() + history.applied.len();
     let timeline = linear::timeline(history);
-    Report { violations: timeline.violations, undecided: timeline.undecided, looked_at }
+    let mut violations = timeline.violations.clone();
+    violations.extend(watch::check_with(history, &timeline));
+    violations.extend(compaction::check_with(history, &timeline));
+    Report { violations, undecided: timeline.undecided, looked_at }
 }
 
 /// Has every oracle look at a recorded file (`history::jsonl` has the format).

@@ -107,6 +107,38 @@ impl Model {
         keys.iter().map(change).collect()
     }
 
+    /// What the revisions from `from` to `to` changed within `span`: the key-value or deletion, and what was before.
+    pub fn within<'a>(
+        &'a self,
+        span: &'a Span,
+        from: i64,
+        to: i64,
+    ) -> Box<dyn Iterator<Item = (&'a Kv, Option<&'a Kv>)> + 'a> {
+        let pair = |versions: &'a [Kv], at: usize| {
+            let prev = versions[..at].last().filter(|kv| !kv.is_deletion());
+            (&versions[at], prev)
+        };
+        if span.is_one() {
+            let versions = self.versions(&span.key);
+            let first = versions.partition_point(|kv| kv.mod_revision < from);
+            let last = versions.partition_point(|kv| kv.mod_revision <= to);
+            return Box::new((first..last.max(first)).map(move |at| pair(versions, at)));
+        }
+        let revisions = from.max(self.first + 1)..=to.min(self.revision);
+        Box::new(revisions.flat_map(move |revision| {
+            let keys = self.changes.get((revision - self.first - 1) as usize).into_iter().flatten();
+            keys.filter(|key| span.contains(key)).map(move |key| {
+                let versions = self.versions(key);
+                pair(versions, versions.partition_point(|kv| kv.mod_revision < revision))
+            })
+        }))
+    }
+
+    /// All keys with all that happened to them.
+    pub fn histories(&self) -> impl Iterator<Item = (&Bytes, &[Kv])> {
+        self.keys.iter().map(|(key, versions)| (key, versions.as_slice()))
+    }
+
     /// How often a key has been changed.
     pub fn versions(&self, key: &[u8]) -> &[Kv] {
         self.keys.get(key).map_or(&[], Vec::as_slice)

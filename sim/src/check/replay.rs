@@ -157,17 +157,17 @@ impl<'a> Replay<'a> {
         let mut revision = self.history.settings.first_revision;
         let mut resumed = false;
         'revisions: loop {
-            if revision > self.history.settings.first_revision && !resumed {
-                if let Err(mismatch) = self.make(revision) {
-                    match self.settle(revision, mismatch) {
-                        Settled::Told => {}
-                        Settled::Resume(at) => {
-                            (revision, resumed) = (at, true);
-                            reads = self.claims.reads.partition_point(|read| read.revision < at);
-                            continue 'revisions;
-                        }
-                        Settled::Lost => break,
+            let first = self.history.settings.first_revision;
+            let made = if revision > first && !resumed { self.make(revision) } else { Ok(()) };
+            if let Err(mismatch) = made {
+                match self.settle(revision, mismatch) {
+                    Settled::Told => {}
+                    Settled::Resume(at) => {
+                        (revision, resumed) = (at, true);
+                        reads = self.claims.reads.partition_point(|read| read.revision < at);
+                        continue 'revisions;
                     }
+                    Settled::Lost => break,
                 }
             }
             resumed = false;

@@ -138,6 +138,10 @@ pub struct Settings {
     pub lag_max: u64,
     /// The ids of the members that live to the end; the others were given up.
     pub calm_nodes: Vec<u64>,
+    /// The same members by the recorder's numbers: only calls to these must be answered in the calm; all if empty.
+    pub calm_members: Vec<u32>,
+    /// In the calm, how long a watch with `progress_notify` may be without any response; none if that is not judged.
+    pub progress_max: Option<Micros>,
     /// When the recording ended.
     pub ended: Micros,
 }
@@ -155,6 +159,8 @@ impl Default for Settings {
             calm_op_max: Micros::from_secs(5),
             lag_max: 0,
             calm_nodes: Vec::new(),
+            calm_members: Vec::new(),
+            progress_max: None,
             ended: Micros(0),
         }
     }
