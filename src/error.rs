@@ -114,6 +114,7 @@ refusals! {
     InvalidAuthToken, Unauthenticated, "etcdserver: invalid auth token";
     InvalidAuthManagement, InvalidArgument, "etcdserver: invalid auth management";
     AuthOldRevision, InvalidArgument, "etcdserver: revision of auth store is old";
+    NoPasswordUser, Unknown, "auth: authentication failed, password was given for no password user";
 }
 
 /// What stops the node: it can't be turned into a reply, since another replica would not give it.

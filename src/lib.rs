@@ -1,8 +1,9 @@
 //! Kontiki: a consensus store that speaks etcd's v3 API, simulation first.
 //!
-//! What decides is pure code (`membership`, `raft`, `node`, `mvcc`, `watch`, `lease`, `state`); what does I/O
-//! is thin (`storage`, `runtime`, `server`). `ARCHITECTURE.md` has the map.
+//! What decides is pure code (`membership`, `raft`, `node`, `mvcc`, `watch`, `lease`, `auth`, `state`); what does
+//! I/O is thin (`storage`, `runtime`, `server`). `ARCHITECTURE.md` has the map.
 
+pub mod auth;
 pub mod error;
 pub mod interchange;
 pub mod lease;
