@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
+    auth,
     error::Fault,
     membership::Change,
     node::{Event, Report},
     raft::{Entry, Snapshot},
-    runtime::{PeerNet, Runtime},
+    runtime::{Clock, PeerNet, Runtime},
     state::{AlarmKind, Applied, ConfChange, Machine},
     storage::Backend,
     types::NodeId,
@@ -81,21 +82,26 @@ impl<R: Runtime> Applier<R> {
         }
     }
 
+    /// Entries that change users and roles make runs by themselves: see [`Machine::apply_until_auth`].
     fn apply(&mut self, entries: &[Entry]) -> Result<(), Fault> {
-        if entries.is_empty() {
-            return Ok(());
+        let Some(last) = entries.last() else { return Ok(()) };
+        while self.machine.applied() < last.index {
+            let (batch, applied) = self.machine.apply_until_auth(entries, &wire::command::decode)?;
+            let shared = &self.shared;
+            shared.stats.commit_time.time(&shared.runtime.clock(), || shared.backend.write(batch))?;
+            self.machine.publish();
+            self.report(applied);
         }
-        let (batch, applied) = self.machine.apply(entries, &wire::command::decode)?;
-        let shared = &self.shared;
-        shared.stats.commit_time.time(&shared.runtime.clock(), || shared.backend.write(batch))?;
-        self.machine.publish();
-        self.report(applied);
         Ok(())
     }
 
     fn report(&mut self, applied: Applied) {
         let Applied { index, mark, marks, replies, revision, events, leases, compacted, changes, .. } =
             applied;
+        self.shared.sessions.note(applied.sessions, self.shared.runtime.clock().now());
+        if applied.auth_changed {
+            self.shared.sessions.set_store(self.machine.auth().clone());
+        }
         let stats = &self.shared.stats;
         stats.note_run(replies.iter().filter_map(|(_, reply)| reply.as_ref().ok()), &events);
         stats.note_leases(&leases);
@@ -150,7 +156,13 @@ impl<R: Runtime> Applier<R> {
             &self.shared.backend,
             index,
         )?;
+        // Keys and users are replaced one after the other: whoever asks in between waits, if it can matter.
+        let users = auth::Store::load(&self.shared.backend)?;
+        if users.enabled() || self.machine.auth().enabled() {
+            self.shared.sessions.begin_replace();
+        }
         self.machine.reload()?;
+        self.shared.sessions.set_store(self.machine.auth().clone());
         self.shared.stats.keys.set(self.shared.count_keys()?);
         self.renew_view();
         self.point_links(&[]);

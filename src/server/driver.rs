@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{applier::ApplyJob, exit::Exit, hub::HubJob, keeper::KeepJob, log::LogJob, shared::Shared};
 use crate::{
+    auth::Who,
     error::{Fault, Refusal},
     node::{Answer, Effect, Event, Node, Request},
     runtime::{Clock, PeerEvent, PeerNet, Runtime},
@@ -192,7 +193,8 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn propose_own(&mut self, term: Term, command: Command) {
-        let (_, payload) = self.shared.encode(command);
+        // Nobody asked for it, so it is nobody's to refuse.
+        let (_, payload) = self.shared.encode(Who::member(), command);
         self.node.step(Event::Request(Request::AsLeader { term, payload }));
     }
 

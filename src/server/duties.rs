@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{api::Member as _, exit::Exit, member::Handle, shared::Shared};
 use crate::{
+    auth::Who,
     node::{Compactor, Retention},
     runtime::{Clock, Runtime},
     state::Command,
@@ -37,7 +38,7 @@ pub(super) async fn publish<R: Runtime>(handle: Handle<R>, name: String, client_
         let command =
             Command::SetMemberAttributes { id, name: name.clone(), client_urls: client_urls.clone() };
         // What is refused now (no leader, a learner that is not known yet) is tried again.
-        if handle.propose(command).await.is_err() {
+        if handle.propose(Who::default(), command).await.is_err() {
             handle.sleep(RETRY).await;
         }
     }
@@ -51,7 +52,7 @@ pub(super) async fn decide_version<R: Runtime>(handle: Handle<R>) {
         if handle.shared.facts.view().roster.version().is_some() {
             return;
         }
-        let _ = handle.propose(Command::SetClusterVersion(CLUSTER_VERSION.into())).await;
+        let _ = handle.propose(Who::default(), Command::SetClusterVersion(CLUSTER_VERSION.into())).await;
         handle.sleep(RETRY).await;
     }
 }
@@ -66,7 +67,7 @@ pub(super) async fn auto_compact<R: Runtime>(handle: Handle<R>, retention: Reten
         let leads = *handle.shared.facts.leader.borrow() == Some(handle.shared.me);
         if let Some(revision) = compactor.look(clock.now(), handle.shared.store.revision(), leads) {
             // One that is refused, or lost with its leader, is made up for by the next.
-            if let Err(refusal) = handle.propose(Command::Compact { revision }).await {
+            if let Err(refusal) = handle.propose(Who::default(), Command::Compact { revision }).await {
                 tracing::warn!(%revision, %refusal, "an automatic compaction was refused");
             }
         }

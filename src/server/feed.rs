@@ -19,8 +19,6 @@ impl Handle<Production> {
         self.listen(&metrics);
         let quota = self.shared.settings.limits.quota_bytes_max;
         metrics.server.quota_bytes.set(if quota == u64::MAX { 0 } else { gauge(quota) });
-        // Of a store of users and roles in which nothing was ever changed: there is no other yet.
-        metrics.server.auth_revision.set(1);
         // Weak, both: the member holds its metrics, and its metrics this.
         let (shared, shown) = (Arc::downgrade(&self.shared), Arc::downgrade(&metrics));
         metrics.on_scrape(move || refresh(&shared, &shown));
@@ -108,6 +106,7 @@ fn server(shared: &Shared<Production>, metrics: &Metrics) {
         };
         server.alarms.with_label_values(&[alarm.member.to_string().as_str(), kind]).set(1);
     }
+    server.auth_revision.set(gauge(shared.sessions.store().revision()));
     server.snapshot_apply_in_progress.set(gauge(stats.snapshot_applies.get()));
     metrics.disk.wal_write_bytes.set(gauge(stats.wal_bytes.get()));
     metrics.disk.defrag_inflight.set(gauge(stats.defrags.get()));

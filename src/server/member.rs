@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -11,11 +12,14 @@ use super::{
     handle::{Header, LeaseInfo, Status},
     hub::HubJob,
     keeper::KeepJob,
+    sessions,
     shared::Shared,
     stats::During,
 };
 use crate::{
+    auth::{self, Need, Who},
     error::Refusal,
+    lease::Book,
     membership::{self, Change, Connectivity},
     mvcc::{self, RangeChunk, RangeRequest, RangeResponse, TxnRequest, TxnResponse},
     node::{Answer, Request},
@@ -307,8 +311,8 @@ impl<R: Runtime> api::Member for Handle<R> {
         Ok(done)
     }
 
-    async fn propose(&self, command: Command) -> Result<(Reply, Header), Refusal> {
-        let (id, payload) = self.shared.encode(command);
+    async fn propose(&self, who: Who, command: Command) -> Result<(Reply, Header), Refusal> {
+        let (id, payload) = self.shared.encode(who, command);
         if payload.len() > self.shared.settings.limits.request_bytes_max {
             return Err(Refusal::RequestTooLarge);
         }
@@ -323,6 +327,47 @@ impl<R: Runtime> api::Member for Handle<R> {
             Answer::Applied(reply) => Ok((reply, self.shared.header())),
             _ => Err(Refusal::Stopped),
         }
+    }
+
+    fn auth_revision(&self) -> Option<u64> {
+        self.shared.sessions.revision()
+    }
+
+    async fn users(&self) -> Arc<auth::Store> {
+        self.shared.sessions.settled().await
+    }
+
+    async fn who(&self, token: &str) -> Result<Who, Refusal> {
+        let shared = &self.shared;
+        let given = auth::index_of(token).ok_or(Refusal::InvalidAuthToken)?;
+        // Given by an entry that this member is yet to apply: it was committed before the client had the token.
+        if given > shared.facts.applied() {
+            self.read_barrier().await?;
+        }
+        // In this order: whoever the token stands for now, it did so at that revision.
+        let revision = self.users().await.revision();
+        let user = shared.sessions.user_of(token, shared.runtime.clock().now());
+        Ok(Who { user: user.ok_or(Refusal::InvalidAuthToken)?, revision })
+    }
+
+    async fn permits(&self, who: &Who, needs: &[Need]) -> Result<(), Refusal> {
+        if needs.iter().any(Need::asks_leases) {
+            let (who, needs) = (who.clone(), needs.to_vec());
+            return self.look(move |machine| machine.auth().permits(&who, &needs, machine.leases())).await?;
+        }
+        self.users().await.permits(who, needs, &Book::default())
+    }
+
+    async fn hash_password(&self, password: String) -> Result<String, Refusal> {
+        self.shared.sessions.hash(password, &self.shared.runtime.entropy()).await
+    }
+
+    async fn compare_password(&self, password: String, hash: Bytes) -> Result<bool, Refusal> {
+        self.shared.sessions.matches(password, hash).await
+    }
+
+    fn new_nonce(&self) -> String {
+        sessions::new_nonce(&self.shared.runtime.entropy())
     }
 
     async fn compaction_finished(&self, revision: Revision) -> Result<(), Refusal> {

@@ -30,6 +30,7 @@ mod member;
 mod options;
 mod paths;
 mod run;
+mod sessions;
 mod shared;
 mod snapshot;
 // Only production shows what is counted.

@@ -56,6 +56,10 @@ pub struct Options {
     pub wals_max: usize,
     /// How many snapshot files are kept (`--max-snapshots`); 0 for all.
     pub snapshots_max: usize,
+    /// How long a simple token lives when it is not used (`--auth-token-ttl`).
+    pub token_ttl: Duration,
+    /// The cost of a password's hash (`--bcrypt-cost`).
+    pub bcrypt_cost: u32,
 }
 
 impl Options {
@@ -87,6 +91,8 @@ impl Options {
             segment_bytes: wal::Options::default().segment_bytes,
             wals_max: 5,
             snapshots_max: 5,
+            token_ttl: Duration::from_secs(300),
+            bcrypt_cost: crate::auth::password::COST_DEFAULT,
         }
     }
 

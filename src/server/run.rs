@@ -16,6 +16,7 @@ use super::{
     member::Handle,
     options::Options,
     paths::Paths,
+    sessions::Sessions,
     shared::{Facts, Settings, Shared, View},
     stats::Stats,
 };
@@ -105,6 +106,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         keeper: keeper_tx,
         hub: hub_tx,
         exits: exits.clone(),
+        sessions: Sessions::new(&runtime, (&options).into(), machine.auth().clone()),
         facts: Facts::new(me, clock.unix_millis(), view, restored.applied),
         stats: stats.clone(),
         runtime: runtime.clone(),

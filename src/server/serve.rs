@@ -264,6 +264,8 @@ fn options(config: &Config) -> Result<Options, Fault> {
         compaction_pause: config.compaction_sleep,
         wals_max: config.wals_max as usize,
         snapshots_max: config.snapshots_max as usize,
+        token_ttl: config.auth_token_ttl,
+        bcrypt_cost: u32::try_from(config.bcrypt_cost).unwrap_or(u32::MAX),
         ..defaults
     })
 }

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     api::Limits, applier::ApplyJob, driver::Waiter, exit::Exits, handle::Header, hub::HubJob,
-    keeper::KeepJob, paths::Paths, stats::Stats,
+    keeper::KeepJob, paths::Paths, sessions::Sessions, stats::Stats,
 };
 use crate::{
+    auth::Who,
     error::{Fault, Refusal},
     membership::Roster,
     mvcc::{self, RangeRequest, Store},
@@ -39,6 +40,7 @@ pub(super) struct Shared<R: Runtime> {
     pub keeper: mpsc::UnboundedSender<KeepJob<R>>,
     pub hub: mpsc::UnboundedSender<HubJob>,
     pub exits: Exits,
+    pub sessions: Sessions,
     pub facts: Facts,
     pub stats: Arc<Stats>,
 }
@@ -144,11 +146,11 @@ impl Facts {
 }
 
 impl<R: Runtime> Shared<R> {
-    /// Gives a command an id and encodes it for the log.
-    pub fn encode(&self, command: Command) -> (u64, Bytes) {
+    /// Gives a command of somebody an id and encodes it for the log.
+    pub fn encode(&self, who: Who, command: Command) -> (u64, Bytes) {
         let id = self.facts.new_request_id();
-        let request = state::Request { id, user: String::new(), auth_revision: 0, command };
-        (id, wire::command::encode(&request).expect("commands that are proposed are known"))
+        let request = state::Request { id, user: who.user, auth_revision: who.revision, command };
+        (id, wire::command::encode(&request))
     }
 
     /// Asks the node, and waits for its answer.

@@ -143,6 +143,7 @@ impl Stats {
             | Reply::LeaseCheckpoint
             | Reply::Alarms(_)
             | Reply::Members(_)
+            | Reply::Auth(_)
             | Reply::Done => {}
         }
         0

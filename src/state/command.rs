@@ -1,6 +1,7 @@
 //! What committed entries ask of the state machine, and what it answers.
 
 use crate::{
+    auth::{Action, Outcome, Session},
     error::Refusal,
     membership::{Change, Member},
     mvcc::{
@@ -88,11 +89,10 @@ pub enum Command {
         enabled: bool,
         version: String,
     },
+    /// About users and roles.
+    Auth(Action),
     /// What has no effect here, though it takes an index: reads that etcd logs, upkeep of its v2 API.
     Nothing,
-    /// What this version does not know (yet), by its field's name. Applying it stops the node: others may have
-    /// done something at this index.
-    Unknown(&'static str),
 }
 
 /// What a command did.
@@ -109,6 +109,7 @@ pub enum Reply {
     LeaseCheckpoint,
     Alarms(Vec<Alarm>),
     Members(Vec<Member>),
+    Auth(Outcome),
     Done,
 }
 
@@ -163,4 +164,8 @@ pub struct Applied {
     pub members_changed: bool,
     /// Whether an alarm was raised or taken back.
     pub alarms_changed: bool,
+    /// Whether users, roles, or whether authorization is on may have changed.
+    pub auth_changed: bool,
+    /// What becomes of tokens, in order.
+    pub sessions: Vec<Session>,
 }

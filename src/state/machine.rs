@@ -9,6 +9,7 @@ use super::{
     meta::{self, Meta},
 };
 use crate::{
+    auth::{self, Need, Who},
     error::{Fault, Refusal},
     lease::Book,
     membership::{Change, Configuration, Roster},
@@ -47,6 +48,7 @@ struct Core {
     leases: Book,
     roster: Roster,
     alarms: Alarms,
+    auth: Arc<auth::Store>,
     meta: Meta,
 }
 
@@ -59,6 +61,7 @@ impl Core {
             leases,
             roster: Roster::load(tables)?,
             alarms: Alarms::load(tables)?,
+            auth: Arc::new(auth::Store::load(tables)?),
             meta: Meta::load(tables)?,
         })
     }
@@ -89,6 +92,41 @@ impl<T: Tables> Machine<T> {
         entries: &[Entry],
         decode: &dyn Fn(&Bytes) -> Result<Request, Fault>,
     ) -> Result<(Batch, Applied), Fault> {
+        self.apply_run(entries, decode, &|_| false)
+    }
+
+    /// The same, but as an entry that changes users and roles makes a run by itself: entries are left, for the
+    /// next call, from the first on that is one, or behind it if it is the first that is due. Readers who look at
+    /// users and roles before and after they have looked at the keys then know which were in force.
+    pub fn apply_until_auth(
+        &mut self,
+        entries: &[Entry],
+        decode: &dyn Fn(&Bytes) -> Result<Request, Fault>,
+    ) -> Result<(Batch, Applied), Fault> {
+        self.apply_run(entries, decode, &|command| match command {
+            Command::Auth(action) => action.changes(),
+            Command::Range(_)
+            | Command::Put(_)
+            | Command::Delete(_)
+            | Command::Txn(_)
+            | Command::Compact { .. }
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseCheckpoint(_)
+            | Command::Alarm { .. }
+            | Command::SetClusterVersion(_)
+            | Command::SetMemberAttributes { .. }
+            | Command::SetDowngrade { .. }
+            | Command::Nothing => false,
+        })
+    }
+
+    fn apply_run(
+        &mut self,
+        entries: &[Entry],
+        decode: &dyn Fn(&Bytes) -> Result<Request, Fault>,
+        alone: &dyn Fn(&Command) -> bool,
+    ) -> Result<(Batch, Applied), Fault> {
         let mut batch = Batch::default();
         let mut applied = Applied::default();
         let mut writer = self.store.writer();
@@ -99,11 +137,19 @@ impl<T: Tables> Machine<T> {
             }
             let due = self.core.meta.applied.next();
             assert!(entry.index == due, "entry {} is applied where {due} is due", entry.index);
+            let task = Task::of(entry, decode)?;
+            let alone = matches!(&task, Task::Request(request) if alone(&request.command));
+            if alone && self.core.meta.applied > before {
+                break;
+            }
             let first = batch.writes.len();
-            self.core.apply_entry(entry, decode, &mut writer, &mut batch, &mut applied)?;
+            self.core.apply_entry(entry.index, task, &mut writer, &mut batch, &mut applied)?;
             self.core.meta.extend(entry.index, entry.term, &batch.writes[first..]);
             if entry.index.0.is_multiple_of(MARK_EVERY) {
                 applied.marks.extend(self.mark());
+            }
+            if alone {
+                break;
             }
         }
         let meta = &self.core.meta;
@@ -142,6 +188,11 @@ impl<T: Tables> Machine<T> {
         &self.core.alarms
     }
 
+    /// The users and roles.
+    pub fn auth(&self) -> &Arc<auth::Store> {
+        &self.core.auth
+    }
+
     /// The configuration as of the applied index, as raft has it.
     pub fn configuration(&self) -> &Configuration {
         &self.core.meta.config
@@ -164,30 +215,50 @@ impl<T: Tables> Machine<T> {
     }
 }
 
+/// What an entry asks for.
+enum Task<'a> {
+    Nothing,
+    Change(&'a Change),
+    Request(Request),
+}
+
+impl<'a> Task<'a> {
+    fn of(entry: &'a Entry, decode: &dyn Fn(&Bytes) -> Result<Request, Fault>) -> Result<Self, Fault> {
+        Ok(match &entry.payload {
+            Payload::Empty => Self::Nothing,
+            Payload::Change(change) => Self::Change(change),
+            Payload::Command(bytes) => Self::Request(decode(bytes).map_err(|fault| at(entry.index, fault))?),
+        })
+    }
+}
+
 impl Core {
     fn apply_entry<T: Tables>(
         &mut self,
-        entry: &Entry,
-        decode: &dyn Fn(&Bytes) -> Result<Request, Fault>,
+        index: Index,
+        task: Task<'_>,
         writer: &mut Writer<'_, T>,
         batch: &mut Batch,
         applied: &mut Applied,
     ) -> Result<(), Fault> {
-        let (id, reply) = match &entry.payload {
-            Payload::Empty => return Ok(()),
-            Payload::Change(change) => {
+        let (id, reply) = match task {
+            Task::Nothing => return Ok(()),
+            Task::Change(change) => {
                 let id = match change {
                     Change::Single { id, .. } => *id,
                     Change::Joint { .. } => 0,
                 };
-                (id, self.apply_change(entry.index, change, batch, applied))
+                (id, self.apply_change(index, change, batch, applied))
             }
-            Payload::Command(bytes) => {
-                let request = decode(bytes).map_err(|fault| at(entry.index, fault))?;
-                let reply = self
-                    .apply_command(&request.command, writer, batch, applied)
-                    .map_err(|fault| at(entry.index, fault))?;
-                (request.id, reply)
+            Task::Request(Request { id, user, auth_revision, command }) => {
+                let who = Who { user, revision: auth_revision };
+                let reply = match self.check(&who, &command) {
+                    Ok(()) => self
+                        .apply_command(index, &command, writer, batch, applied)
+                        .map_err(|fault| at(index, fault))?,
+                    Err(refusal) => Err(refusal),
+                };
+                (id, reply)
             }
         };
         if id != 0 {
@@ -216,14 +287,12 @@ impl Core {
     /// The outer error stops the node, the inner one is the reply.
     fn apply_command<T: Tables>(
         &mut self,
+        index: Index,
         command: &Command,
         writer: &mut Writer<'_, T>,
         batch: &mut Batch,
         applied: &mut Applied,
     ) -> Result<Result<Reply, Refusal>, Fault> {
-        if let Err(refusal) = self.check_alarms(command) {
-            return Ok(Err(refusal));
-        }
         let (leases, events) = (&mut self.leases, &mut applied.events);
         let reply = match command {
             Command::Range(request) => writer.range(request).map(Reply::Range),
@@ -271,8 +340,16 @@ impl Core {
                 meta::put_downgrade(version, *enabled, batch);
                 Ok(Reply::Done)
             }
+            Command::Auth(action) => {
+                let done = auth::Store::act(&mut self.auth, action, index, batch);
+                applied.auth_changed |= done.is_ok() && action.changes();
+                let done = done.map(|(outcome, session)| {
+                    applied.sessions.extend(session);
+                    Reply::Auth(outcome)
+                });
+                done.map_err(Into::into)
+            }
             Command::Nothing => Ok(Reply::Done),
-            Command::Unknown(what) => return Err(unknown(what)),
         };
         mvcc::Error::split(reply)
     }
@@ -290,6 +367,15 @@ impl Core {
         Ok(Reply::LeaseRevoke)
     }
 
+    /// Whether a command may be done at all: the alarms first, then who asks, as in etcd.
+    fn check(&self, who: &Who, command: &Command) -> Result<(), Refusal> {
+        self.check_alarms(command)?;
+        if !self.auth.enabled() {
+            return Ok(());
+        }
+        self.auth.permits(who, &needs_of(command), &self.leases)
+    }
+
     /// Whether the alarms let a command through.
     fn check_alarms(&self, command: &Command) -> Result<(), Refusal> {
         // Whether it is refused while data differ, and while space is short.
@@ -305,8 +391,8 @@ impl Core {
             | Command::SetClusterVersion(_)
             | Command::SetMemberAttributes { .. }
             | Command::SetDowngrade { .. }
-            | Command::Nothing
-            | Command::Unknown(_) => (false, false),
+            | Command::Auth(_)
+            | Command::Nothing => (false, false),
         };
         if corrupt && self.alarms.any(AlarmKind::Corrupt) {
             return Err(Refusal::Corrupt);
@@ -315,6 +401,27 @@ impl Core {
             return Err(Refusal::NoSpace);
         }
         Ok(())
+    }
+}
+
+/// What whoever asks must be allowed to do. What has no need here is checked before it is proposed, if at all, as in
+/// etcd: it must not be refused where etcd has applied it.
+fn needs_of(command: &Command) -> Vec<Need> {
+    match command {
+        Command::Range(request) => Need::of_range(request),
+        Command::Put(request) => Need::of_put(request),
+        Command::Delete(request) => Need::of_delete(request),
+        Command::Txn(request) => Need::of_txn(request),
+        Command::LeaseRevoke { id } => vec![Need::WriteLeased(*id)],
+        Command::Auth(action) => Need::of_action(action),
+        Command::Compact { .. }
+        | Command::LeaseGrant { .. }
+        | Command::LeaseCheckpoint(_)
+        | Command::Alarm { .. }
+        | Command::SetClusterVersion(_)
+        | Command::SetMemberAttributes { .. }
+        | Command::SetDowngrade { .. }
+        | Command::Nothing => Vec::new(),
     }
 }
 
@@ -331,11 +438,4 @@ fn at(index: Index, fault: Fault) -> Fault {
         Fault::Corrupt(text) => Fault::Corrupt(format!("the log's entry {index}: {text}")),
         Fault::Io { .. } | Fault::Refused(_) => fault,
     }
-}
-
-fn unknown(what: &str) -> Fault {
-    Fault::corrupt(format!(
-        "the operation {what} is not known to this version; a member that applied it has another state. Run a \
-         version that knows it"
-    ))
 }

@@ -15,6 +15,8 @@
 //! - Exactly once: the batch holds the index of the run's last entry, so entries that a restart hands in again
 //!   are skipped, and those that a crash took from the backend are done again.
 //! - A refused command changes nothing but the index.
+//! - While authorization is on, each command is checked here, by what is replicated alone: the user and the
+//!   authorization revision in the entry, users, roles and leases as of the entry's place.
 //! - Committed bytes never panic. What can't be read, or isn't known, stops the node ([`Fault`]): another member
 //!   may have done something there.
 //!
@@ -24,8 +26,8 @@
 //! chains each entry's index, term and writes. It is not known after another program's data were taken over,
 //! until a snapshot of a member that knows it replaces them.
 //!
-//! Left out: authorization (entries that change it stop the node), compaction's deletions (the store hands
-//! them out at its own pace; they are no part of the logical state).
+//! Left out: compaction's deletions (the store hands them out at its own pace; they are no part of the logical
+//! state).
 
 mod alarms;
 mod command;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use serde::Deserialize;
 
-use super::{etcdserverpb as pb, internalpb, kv};
+use super::{auth, etcdserverpb as pb, internalpb, kv};
 use crate::{
     error::Fault,
     state::{Alarm, AlarmAction, AlarmKind, Command, Request},
@@ -24,8 +24,8 @@ const VERSION_PATH: &str = "/0/version";
 /// Where the v2 API keeps its keys. Nothing of the v3 API's sees them.
 const V2_KEYS_PREFIX: &str = "/1";
 
-/// Encodes a request. None for [`Command::Unknown`], which has no encoding.
-pub fn encode(request: &Request) -> Option<Bytes> {
+/// Encodes a request.
+pub fn encode(request: &Request) -> Bytes {
     let mut wire = internalpb::InternalRaftRequest {
         header: Some(internalpb::RequestHeader {
             id: request.id,
@@ -70,11 +70,15 @@ pub fn encode(request: &Request) -> Option<Bytes> {
             wire.downgrade_info_set =
                 Some(internalpb::DowngradeInfoSetRequest { enabled: *enabled, ver: version.clone() });
         }
-        // A read that etcd logs, too.
-        Command::Nothing => wire.auth_status = Some(pb::AuthStatusRequest {}),
-        Command::Unknown(_) => return None,
+        Command::Auth(action) => auth::to_wire(action, &mut wire),
+        // Upkeep of a v2 API in which there is nothing.
+        Command::Nothing => {
+            let sync =
+                internalpb::LegacyRequest { id: request.id, method: "SYNC".into(), ..Default::default() };
+            wire.v2 = Some(sync);
+        }
     }
-    Some(wire.encode_to_vec().into())
+    wire.encode_to_vec().into()
 }
 
 /// Decodes the payload of an entry. What no etcd of a known version writes is a fault.
@@ -87,7 +91,8 @@ pub fn decode(bytes: &Bytes) -> Result<Request, Fault> {
     let header = wire.header.clone().unwrap_or_default();
     let id = if wire.id != 0 { wire.id } else { header.id };
     if let Some(legacy) = wire.v2 {
-        return legacy_request(legacy);
+        let request = legacy_request(legacy)?;
+        return Ok(Request { user: header.username, auth_revision: header.auth_revision, ..request });
     }
     let command = match operation(wire)? {
         Some(command) => command,
@@ -129,36 +134,9 @@ fn operation(wire: internalpb::InternalRaftRequest) -> Result<Option<Command>, F
     } else if let Some(set) = wire.downgrade_info_set {
         Some(Command::SetDowngrade { enabled: set.enabled, version: set.ver })
     } else {
-        authorization(&wire)
+        auth::from_wire(wire).map(Command::Auth)
     };
     Ok(found)
-}
-
-/// Authorization's operations: reads do nothing, changes are not known yet.
-fn authorization(wire: &internalpb::InternalRaftRequest) -> Option<Command> {
-    let changes = [
-        (wire.auth_enable.is_some(), "auth_enable"),
-        (wire.auth_disable.is_some(), "auth_disable"),
-        (wire.authenticate.is_some(), "authenticate"),
-        (wire.auth_user_add.is_some(), "auth_user_add"),
-        (wire.auth_user_delete.is_some(), "auth_user_delete"),
-        (wire.auth_user_change_password.is_some(), "auth_user_change_password"),
-        (wire.auth_user_grant_role.is_some(), "auth_user_grant_role"),
-        (wire.auth_user_revoke_role.is_some(), "auth_user_revoke_role"),
-        (wire.auth_role_add.is_some(), "auth_role_add"),
-        (wire.auth_role_delete.is_some(), "auth_role_delete"),
-        (wire.auth_role_grant_permission.is_some(), "auth_role_grant_permission"),
-        (wire.auth_role_revoke_permission.is_some(), "auth_role_revoke_permission"),
-    ];
-    if let Some((_, name)) = changes.into_iter().find(|(set, _)| *set) {
-        return Some(Command::Unknown(name));
-    }
-    let reads = wire.auth_status.is_some()
-        || wire.auth_user_get.is_some()
-        || wire.auth_user_list.is_some()
-        || wire.auth_role_get.is_some()
-        || wire.auth_role_list.is_some();
-    reads.then_some(Command::Nothing)
 }
 
 /// Says which fields a request without a known operation has.

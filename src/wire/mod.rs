@@ -1,5 +1,6 @@
 //! etcd's encodings: the generated messages, and the way between them and our own types.
 
+pub mod auth;
 #[cfg(not(madsim))]
 pub mod codec;
 pub mod command;

@@ -2,6 +2,8 @@
 
 #![cfg(not(madsim))]
 
+mod auth;
+
 use std::{
     collections::BTreeMap,
     future::{Future, pending},
@@ -12,9 +14,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use kontiki::{
+    auth::{Need, Store, Who, password},
     error::Refusal,
+    lease::Book,
     membership,
     mvcc::{
         KvBytes, OpResponse, PutResponse, RangeChunk, RangeRequest, RangeResponse, RangeTail, TxnRequest,
@@ -25,7 +30,8 @@ use kontiki::{
         api::{Grpc, KvHash, Limits, Member, MembersReply, SnapshotBody, WatchInput, WatchStream},
     },
     state::{Alarm, AlarmKind, Command, Reply},
-    types::{ClusterId, LeaseId, NodeId, Revision, Term},
+    table::Batch,
+    types::{ClusterId, Index, LeaseId, NodeId, Revision, Term},
     watch::{Frame, StreamId, WatchId, WatchRequest},
     wire::etcdserverpb::{
         self as pb, kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
@@ -64,6 +70,9 @@ struct Inner {
     renew: tokio::sync::Semaphore,
     /// Ends every sleep.
     wake: Notify,
+    users: Mutex<Arc<Store>>,
+    leases: Book,
+    asked_by: Mutex<Vec<Who>>,
     hub: mpsc::UnboundedSender<WatchInput>,
     /// The ends into which the test pushes frames.
     frames: Mutex<BTreeMap<StreamId, mpsc::UnboundedSender<Frame>>>,
@@ -144,11 +153,48 @@ impl Member for Fake {
         Ok(TxnResponse { revision: Revision(40), succeeded: true, responses })
     }
 
-    async fn propose(&self, command: Command) -> Result<(Reply, Header), Refusal> {
+    fn auth_revision(&self) -> Option<u64> {
+        let users = self.inner.users.lock().expect("no panic");
+        users.enabled().then(|| users.revision())
+    }
+
+    async fn users(&self) -> Arc<Store> {
+        self.inner.users.lock().expect("no panic").clone()
+    }
+
+    async fn who(&self, token: &str) -> Result<Who, Refusal> {
+        let user = token.strip_suffix(".1").ok_or(Refusal::InvalidAuthToken)?;
+        Ok(Who { user: user.into(), revision: self.users().await.revision() })
+    }
+
+    async fn permits(&self, who: &Who, needs: &[Need]) -> Result<(), Refusal> {
+        self.users().await.permits(who, needs, &self.inner.leases)
+    }
+
+    async fn hash_password(&self, password: String) -> Result<String, Refusal> {
+        Ok(password::hash(&password, password::COST_MIN, [1; 16]))
+    }
+
+    async fn compare_password(&self, password: String, hash: Bytes) -> Result<bool, Refusal> {
+        Ok(password::matches(&password, &hash))
+    }
+
+    fn new_nonce(&self) -> String {
+        "abcdefghijklmnop".into()
+    }
+
+    async fn propose(&self, who: Who, command: Command) -> Result<(Reply, Header), Refusal> {
+        self.inner.asked_by.lock().expect("no panic").push(who);
         let reply = match &command {
             Command::Put(put) if put.key == "large" => return Err(Refusal::RequestTooLarge),
             Command::Put(_) => Reply::Put(PutResponse { revision: Revision(42), prev_kv: None }),
             Command::LeaseGrant { id, ttl } => Reply::LeaseGrant { id: *id, ttl: *ttl },
+            Command::Auth(action) => {
+                let mut users = self.users().await;
+                let done = Store::act(&mut users, action, Index(1), &mut Batch::default());
+                let (outcome, _) = done?;
+                Reply::Auth(outcome)
+            }
             _ => Reply::Done,
         };
         self.inner.proposed.lock().expect("no panic").push(command);
@@ -247,6 +293,9 @@ async fn serve() -> Served {
         renewed: Mutex::default(),
         renew: tokio::sync::Semaphore::new(0),
         wake: Notify::new(),
+        users: Mutex::default(),
+        leases: leases(),
+        asked_by: Mutex::default(),
         hub,
         frames: Mutex::default(),
     };
@@ -258,6 +307,16 @@ async fn serve() -> Served {
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
     Served { fake, channel, hub: hub_inputs }
+}
+
+/// Lease 5 holds `a`, which `u` may read; lease 6 holds `z`, which `u` may not.
+fn leases() -> Book {
+    let mut leases = Book::default();
+    for (id, key) in [(5, "a"), (6, "z")] {
+        leases.grant(LeaseId(id), 60, &mut Batch::default()).expect("it is new");
+        leases.bind(LeaseId(id), key.into());
+    }
+    leases
 }
 
 fn range_of(key: &'static str) -> pb::RangeRequest {

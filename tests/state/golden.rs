@@ -13,7 +13,7 @@ use kontiki::{
     types::{Index, KeyRange, LeaseId, NodeId, RangeEnd, Revision, Term},
 };
 
-use super::support::{Replica, change_entry, command_entry, only};
+use super::support::{Replica, change_entry, entry_of, only};
 
 struct Runner {
     replica: Replica,
@@ -58,6 +58,7 @@ fn show_reply(reply: &Reply) -> String {
         }
         Reply::LeaseGrant { id, ttl } => format!("lease {id} ttl {ttl}"),
         Reply::Alarms(alarms) => format!("{alarms:?}"),
+        Reply::Auth(outcome) => super::auth::show(outcome),
         Reply::Compact | Reply::LeaseRevoke | Reply::LeaseCheckpoint | Reply::Done => format!("{reply:?}"),
     }
 }
@@ -76,6 +77,9 @@ fn show(applied: &Applied) -> String {
     for change in &applied.leases {
         out.push_str(&format!("\n  {change:?}"));
     }
+    for session in &applied.sessions {
+        out.push_str(&format!("\n  {session:?}"));
+    }
     for change in &applied.changes {
         out.push_str(&format!("\n  raft: {:?}", change.change));
     }
@@ -92,16 +96,18 @@ impl Runner {
         let mut args = line.consume_args();
         let lease = LeaseId(args.lookup_parse("lease")?.unwrap_or(0));
         let member = NodeId(args.lookup_parse("member")?.unwrap_or(0));
+        let prev_kv = args.lookup("prev").is_some();
         let mut text = || args.next_pos().map(|arg| arg.value.clone()).ok_or("argument");
         Ok(Some(match line.name.as_str() {
             "put" => Command::Put(PutRequest {
                 key: bytes(&text()?),
                 value: bytes(&text()?),
                 lease,
+                prev_kv,
                 ..PutRequest::default()
             }),
             "get" => Command::Range(RangeRequest::of(range(&text()?))),
-            "del" => Command::Delete(DeleteRequest { range: range(&text()?), prev_kv: false }),
+            "del" => Command::Delete(DeleteRequest { range: range(&text()?), prev_kv }),
             // txn KEY OP ELSE: if KEY exists, OP, else ELSE.
             "txn" => {
                 let compare = Compare {
@@ -164,8 +170,9 @@ impl Runner {
 impl goldenscript::Runner for Runner {
     fn run(&mut self, line: &Line) -> Result<String, Box<dyn Error>> {
         let index = self.log.len() as u64 + 1;
-        if let Some(command) = self.command(line)? {
-            return self.apply(command_entry(index, command));
+        let action = super::auth::action(line)?.map(Command::Auth);
+        if let Some(command) = action.map_or_else(|| self.command(line), |action| Ok(Some(action)))? {
+            return self.apply(entry_of(index, super::auth::who(line)?, command));
         }
         let mut args = line.consume_args();
         let learner = args.lookup("learner").is_some();
@@ -229,6 +236,11 @@ fn leases() {
 #[test]
 fn alarms() {
     script("alarms");
+}
+
+#[test]
+fn auth() {
+    script("auth");
 }
 
 #[test]

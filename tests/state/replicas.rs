@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use kontiki::{
+    auth::{Access, Action, Password, Permission, Session, Who},
     error::{Fault, Refusal},
     membership::{Member, promotion, removal},
     mvcc::{
@@ -17,7 +18,7 @@ use kontiki::{
 };
 use proptest::prelude::*;
 
-use super::support::{Replica, change_entry, command_entry, rows};
+use super::support::{Replica, change_entry, command_entry, entry_of, rows};
 
 fn key() -> impl Strategy<Value = Bytes> {
     (0u8..6).prop_map(|key| Bytes::copy_from_slice(&[b'a' + key]))
@@ -86,14 +87,74 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (1u64..4).prop_map(|id| Command::SetMemberAttributes {
             id: NodeId(id), name: format!("n{id}"), client_urls: vec![format!("http://c{id}")],
         }),
+        4 => action().prop_map(Command::Auth),
         1 => any::<bool>().prop_map(|enabled| Command::SetDowngrade { enabled, version: "3.5.0".into() }),
         1 => Just(Command::Nothing),
     ]
 }
 
+fn action() -> impl Strategy<Value = Action> {
+    let user = || prop::sample::select(vec!["root", "u", "v"]).prop_map(str::to_owned);
+    let role = || prop::sample::select(vec!["root", "r"]).prop_map(str::to_owned);
+    let permission = (0i32..3, key(), prop::option::of(key())).prop_map(|(access, key, end)| Permission {
+        access: Access::from_number(access),
+        key,
+        range_end: end.unwrap_or_default(),
+    });
+    prop_oneof![
+        Just(Action::Enable),
+        Just(Action::Disable),
+        Just(Action::Status),
+        user().prop_map(|user| Action::Authenticate { user, nonce: "abc".into() }),
+        user().prop_map(|user| Action::UserAdd {
+            user,
+            password: Password::hashed("hash"),
+            no_password: None
+        }),
+        user().prop_map(|user| Action::UserDelete { user }),
+        (user(), role()).prop_map(|(user, role)| Action::UserGrantRole { user, role }),
+        (user(), role()).prop_map(|(user, role)| Action::UserRevokeRole { user, role }),
+        role().prop_map(|role| Action::RoleAdd { role }),
+        role().prop_map(|role| Action::RoleDelete { role }),
+        permission
+            .prop_map(|permission| Action::RoleGrant { role: "r".into(), permission: Some(permission) }),
+        (key(), key()).prop_map(|(key, range_end)| Action::RoleRevoke { role: "r".into(), key, range_end }),
+    ]
+}
+
+/// Users, and authorization turned on.
+fn users() -> Vec<Step> {
+    let add = |user: &str| Action::UserAdd {
+        user: user.into(),
+        password: Password::hashed("hash"),
+        no_password: None,
+    };
+    let grant = |user: &str, role: &str| Action::UserGrantRole { user: user.into(), role: role.into() };
+    let permission = Permission { access: Access::ReadWrite, key: "a".into(), range_end: "d".into() };
+    let actions = [
+        add("root"),
+        grant("root", "root"),
+        add("u"),
+        Action::RoleAdd { role: "r".into() },
+        grant("u", "r"),
+        Action::RoleGrant { role: "r".into(), permission: Some(permission) },
+        Action::Enable,
+    ];
+    actions.into_iter().map(|action| Step::Command(Who::default(), Command::Auth(action))).collect()
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    prop_oneof![
+        3 => Just(Who::member()),
+        1 => Just(Who::default()),
+        4 => (prop::sample::select(vec!["u", "v"]), 6u64..14)
+            .prop_map(|(user, revision)| Who { user: user.into(), revision }),
+    ]
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Command(Command),
+    Command(Who, Command),
     Empty,
     Add(u64, bool),
     Remove(u64),
@@ -102,7 +163,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        20 => command().prop_map(Step::Command),
+        20 => (who(), command()).prop_map(|(who, command)| Step::Command(who, command)),
         1 => Just(Step::Empty),
         2 => (1u64..5, any::<bool>()).prop_map(|(id, learner)| Step::Add(id, learner)),
         1 => (1u64..5).prop_map(Step::Remove),
@@ -112,7 +173,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn entry(index: u64, step: Step) -> Entry {
     match step {
-        Step::Command(command) => command_entry(index, command),
+        Step::Command(who, command) => entry_of(index, who, command),
         Step::Empty => Entry { term: Term(2), index: Index(index), payload: Payload::Empty },
         Step::Add(id, learner) => {
             let peer_urls = vec![format!("http://p{id}:1")];
@@ -131,6 +192,7 @@ struct Outcome {
     events: Vec<Event>,
     leases: Vec<LeaseChange>,
     changes: Vec<kontiki::state::ConfChange>,
+    sessions: Vec<Session>,
 }
 
 /// How a replica goes through the log.
@@ -168,6 +230,7 @@ fn replay(log: &[Entry], ways: &[Way]) -> (Replica, Outcome) {
             outcome.replies.extend(applied.replies.into_iter().filter(|(id, _)| !old.contains(id)));
             outcome.events.extend(applied.events);
             outcome.leases.extend(applied.leases);
+            outcome.sessions.extend(applied.sessions);
             outcome.changes.extend(applied.changes.into_iter().filter(|change| change.index.0 > seen));
             seen = last;
         }
@@ -203,8 +266,10 @@ proptest! {
     fn replicas_of_one_log_are_one(
         steps in prop::collection::vec(step(), 1..80),
         ways in prop::collection::vec(way(), 0..30),
+        with_users: bool,
     ) {
-        let log: Vec<Entry> = steps.into_iter().zip(1..).map(|(step, index)| entry(index, step)).collect();
+        let users = if with_users { users() } else { Vec::new() };
+        let log: Vec<Entry> = users.into_iter().chain(steps).zip(1..).map(|(step, index)| entry(index, step)).collect();
         let (one, outcome) = replay(&log, &[]);
         let (other, same) = replay(&log, &ways);
         prop_assert_eq!(outcome, same);
@@ -214,20 +279,23 @@ proptest! {
         prop_assert_eq!(one.machine.roster(), other.machine.roster());
         prop_assert_eq!(one.machine.configuration(), other.machine.configuration());
         prop_assert_eq!(one.machine.alarms(), other.machine.alarms());
+        prop_assert_eq!(one.machine.auth(), other.machine.auth());
         prop_assert_eq!(rows(&one.tables), rows(&other.tables));
 
         // And so is one that opens the tables, and one that gets them as a snapshot.
         let opened = Replica::open(one.tables.clone());
         prop_assert_eq!(opened.machine.leases(), one.machine.leases());
+        prop_assert_eq!(opened.machine.auth(), one.machine.auth());
         prop_assert_eq!(opened.machine.mark(), one.machine.mark());
         let mut taker = Replica::new();
-        taker.apply(&[entry(1, Step::Command(Command::LeaseGrant { id: LeaseId(9), ttl: 9 }))]).unwrap();
+        taker.apply(&[entry(1, Step::Command(Who::default(), Command::LeaseGrant { id: LeaseId(9), ttl: 9 }))]).unwrap();
         let mut batches = received(&sent(&one.tables, 64), 7);
         taker.tables.replace(&mut batches).unwrap();
         taker.machine.reload().unwrap();
         prop_assert_eq!(rows(&taker.tables), rows(&one.tables));
         prop_assert_eq!(taker.machine.mark(), one.machine.mark());
         prop_assert_eq!(taker.machine.leases(), one.machine.leases());
+        prop_assert_eq!(taker.machine.auth(), one.machine.auth());
         prop_assert_eq!(taker.machine.store().revision(), one.machine.store().revision());
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kontiki::{
+    auth::Who,
     error::{Fault, Refusal},
     membership::Change,
     raft::{Entry, Payload},
@@ -70,8 +71,14 @@ pub fn rows(tables: &impl Tables) -> BTreeMap<(Table, Bytes), Bytes> {
 
 /// An entry of a command, with its index as the request's id.
 pub fn command_entry(index: u64, command: Command) -> Entry {
-    let request = Request { id: index, user: String::new(), auth_revision: 0, command };
-    let bytes = command::encode(&request).unwrap();
+    let user = Who::default();
+    entry_of(index, user, command)
+}
+
+/// The same of somebody.
+pub fn entry_of(index: u64, who: Who, command: Command) -> Entry {
+    let request = Request { id: index, user: who.user, auth_revision: who.revision, command };
+    let bytes = command::encode(&request);
     assert_eq!(command::decode(&bytes).unwrap(), request);
     Entry { term: Term(1), index: Index(index), payload: Payload::Command(bytes) }
 }

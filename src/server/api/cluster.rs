@@ -4,10 +4,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Member,
-    admit::{OnLearner, admit},
+    client::{Client, OnLearner},
     convert, error, urls,
 };
 use crate::{
+    auth::Need,
     error::Refusal,
     types::NodeId,
     wire::etcdserverpb::{self as pb, ResponseHeader, cluster_server::Cluster},
@@ -25,7 +26,8 @@ impl<M: Member> Cluster for Api<M> {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await?;
         let request = request.into_inner();
         let urls = urls::parse(&request.peer_ur_ls).ok_or(Refusal::BadMemberUrls)?;
         let (added, members) = self.member.member_add(urls, request.is_learner).await?;
@@ -41,7 +43,8 @@ impl<M: Member> Cluster for Api<M> {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await?;
         let (_, members) = self.member.member_remove(NodeId(request.get_ref().id)).await?;
         let members = convert::members(members);
         Ok(Response::new(pb::MemberRemoveResponse { header: self.cluster_header(), members }))
@@ -51,7 +54,8 @@ impl<M: Member> Cluster for Api<M> {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let (_, members) = self.member.member_update(NodeId(id), peer_ur_ls).await?;
         let members = convert::members(members);
@@ -62,10 +66,11 @@ impl<M: Member> Cluster for Api<M> {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         if request.get_ref().linearizable {
             self.member.read_barrier().await?;
         }
+        client.need(&[Need::User]).await?;
         let members = convert::members(self.member.members());
         Ok(Response::new(pb::MemberListResponse { header: self.cluster_header(), members }))
     }
@@ -74,7 +79,8 @@ impl<M: Member> Cluster for Api<M> {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await?;
         let (_, members) = self.member.member_promote(NodeId(request.get_ref().id)).await?;
         let members = convert::members(members);
         Ok(Response::new(pb::MemberPromoteResponse { header: self.cluster_header(), members }))

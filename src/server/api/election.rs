@@ -8,7 +8,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Member,
-    admit::{OnLearner, admit, cut, wants_leader},
+    admit::{cut, wants_leader},
+    client::{Client, Credentials, OnLearner},
     convert, error,
     turns::{self, Place, Wish},
 };
@@ -29,7 +30,7 @@ impl<M: Member> Election for Api<M> {
         &self,
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let pb::CampaignRequest { name, lease, value } = request.into_inner();
         let wish = Wish {
             name: name.clone(),
@@ -38,7 +39,7 @@ impl<M: Member> Election for Api<M> {
             overwrite: true,
             lost: Refusal::NotElected,
         };
-        let turn = turns::take_turn(self.member.clone(), wish).await.map_err(error::without_code)?;
+        let turn = turns::take_turn(&client, wish).await.map_err(error::without_code)?;
         let Place { key, created, lease } = turn.place;
         let leader = Some(pb::LeaderKey { name, key, rev: created.0, lease: lease.0 });
         Ok(Response::new(pb::CampaignResponse { header: Some(convert::full(turn.taken)), leader }))
@@ -48,14 +49,14 @@ impl<M: Member> Election for Api<M> {
         &self,
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let pb::ProclaimRequest { leader, value } = request.into_inner();
         let proclaimed = async {
             let mut place = place_of(leader)?;
             if place.lease == LeaseId(0) {
-                place.lease = turns::new_session(&self.member).await?;
+                place.lease = turns::new_session(&client).await?;
             }
-            match turns::put_at(&self.member, &place, value).await? {
+            match turns::put_at(&client, &place, value).await? {
                 (true, header) => Ok(header),
                 (false, _) => Err(Refusal::NotElected),
             }
@@ -68,9 +69,9 @@ impl<M: Member> Election for Api<M> {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let name = request.into_inner().name;
-        match turns::first_of(&self.member, &name).await.map_err(error::without_code)? {
+        match turns::first_of(&client, &name).await.map_err(error::without_code)? {
             (Some(kv), header) => Ok(Response::new(told(header, RawKeyValue::encode(&kv)))),
             (None, _) => Err(error::without_code(Refusal::NobodyElected)),
         }
@@ -82,9 +83,9 @@ impl<M: Member> Election for Api<M> {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let cut = cut(&self.member, wants_leader(request.metadata()));
-        let leaders = observe(self.member.clone(), request.into_inner().name, cut);
+        let leaders = observe(self.member.clone(), client.credentials(), request.into_inner().name, cut);
         Ok(Response::new(leaders.boxed()))
     }
 
@@ -92,9 +93,9 @@ impl<M: Member> Election for Api<M> {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let leader = request.into_inner().leader;
-        let resigned = async { turns::leave(&self.member, &place_of(leader)?).await };
+        let resigned = async { turns::leave(&client, &place_of(leader)?).await };
         let header = resigned.await.map_err(error::without_code)?;
         Ok(Response::new(pb::ResignResponse { header: Some(convert::full(header)) }))
     }
@@ -112,15 +113,17 @@ fn told(header: Header, kv: RawKeyValue) -> pb::LeaderResponse {
 /// The leader, each new value of it, then the next leader, until the client leaves or `cut` ends it.
 fn observe<M: Member>(
     member: M,
+    credentials: Credentials,
     name: bytes::Bytes,
     cut: impl Future<Output = Refusal> + Send + 'static,
 ) -> impl futures_util::Stream<Item = Result<pb::LeaderResponse, Status>> + Send {
     let leaders = try_stream! {
+        let client = Client::new(&member, credentials);
         loop {
-            let (header, leader) = elected(&member, &name).await.map_err(error::without_code)?;
+            let (header, leader) = elected(&client, &name).await.map_err(error::without_code)?;
             yield told(header, RawKeyValue::encode(&leader));
             let create = Create::of(KeyRange::single(leader.key), header.revision.next());
-            let mut watch = turns::open(&member, create).await.map_err(error::without_code)?;
+            let mut watch = turns::open(&client, create).await.map_err(error::without_code)?;
             'led: loop {
                 let frame = watch.frame().await.ok_or_else(|| error::without_code(Refusal::Stopped))?;
                 // A watch whose start was compacted misses values: the next look shows the newest.
@@ -156,21 +159,21 @@ fn observe<M: Member>(
 }
 
 /// The leader, or the first that there is. The header is of the moment at which it led.
-async fn elected<M: Member>(member: &M, name: &[u8]) -> Result<(Header, KeyValue), Refusal> {
+async fn elected<M: Member>(client: &Client<'_, M>, name: &[u8]) -> Result<(Header, KeyValue), Refusal> {
     loop {
-        let (found, header) = turns::first_of(member, name).await?;
+        let (found, header) = turns::first_of(client, name).await?;
         if let Some(leader) = found {
             return Ok((header, leader));
         }
         let create = Create { no_delete: true, ..Create::of(turns::line(name), header.revision.next()) };
-        let mut watch = turns::open(member, create).await?;
+        let mut watch = turns::open(client, create).await?;
         loop {
             let frame = watch.frame().await.ok_or(Refusal::Stopped)?;
             if frame.canceled {
                 break;
             }
             if let Some(leader) = first_put(&frame)? {
-                return Ok((Header { revision: leader.modified, ..member.header() }, leader));
+                return Ok((Header { revision: leader.modified, ..client.member.header() }, leader));
             }
         }
     }

@@ -24,9 +24,9 @@ pub(super) fn without_code(refusal: Refusal) -> Status {
     Status::unknown(refusal.to_string())
 }
 
-/// What is not there yet.
-pub(super) fn missing(what: &'static str) -> Status {
-    Status::unimplemented(what)
+/// A refusal for want of a permission by those methods of the maintenance service that etcd gives no code for it.
+pub(super) fn of_users(refusal: Refusal) -> Status {
+    Status::unknown(refusal.to_string().replacen("etcdserver: ", "auth: ", 1))
 }
 
 /// How tonic begins its words for a message over the limit.

@@ -5,10 +5,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Member,
-    admit::{OnLearner, admit},
+    client::{Client, OnLearner},
     convert, error, quota,
 };
 use crate::{
+    auth::Need,
     error::Refusal,
     mvcc,
     state::{Command, Reply},
@@ -21,35 +22,38 @@ use crate::{
 
 impl<M: Member> Api<M> {
     /// Admits and checks a range, and makes sure that what is applied here may answer it.
-    async fn ready(&self, request: Request<pb::RangeRequest>) -> Result<mvcc::RangeRequest, Refusal> {
+    async fn ready(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<(Client<'_, M>, mvcc::RangeRequest), Refusal> {
         let serializable = request.get_ref().serializable;
         let learner = if serializable { OnLearner::Serve } else { OnLearner::Refuse };
-        admit(&self.member, request.metadata(), learner)?;
+        let client = Client::admit(&self.member, &request, learner)?;
         let request = requests::range(request.into_inner());
         mvcc::check_range(&request)?;
         if !serializable {
             self.member.read_barrier().await?;
         }
-        Ok(request)
+        Ok((client, request))
     }
 }
 
 #[tonic::async_trait]
 impl<M: Member> Kv for Api<M> {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        let request = self.ready(request).await?;
-        let found = self.member.range(&request).await?;
+        let (client, request) = self.ready(request).await?;
+        let found = client.read(|| Need::of_range(&request), self.member.range(&request)).await?;
         let header = convert::at(self.member.header(), found.revision);
         Ok(Response::new(convert::range(header, found)))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let request = request.into_inner();
         quota::check(&self.member, quota::put(&request)).await?;
         let request = requests::put(request);
         mvcc::check_put(&request)?;
-        let (reply, header) = self.member.propose(Command::Put(request)).await?;
+        let (reply, header) = client.propose(Command::Put(request)).await?;
         let Reply::Put(done) = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         Ok(Response::new(convert::put(convert::at(header, done.revision), done)))
     }
@@ -58,16 +62,16 @@ impl<M: Member> Kv for Api<M> {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let request = requests::delete(request.into_inner());
         mvcc::check_delete(&request)?;
-        let (reply, header) = self.member.propose(Command::Delete(request)).await?;
+        let (reply, header) = client.propose(Command::Delete(request)).await?;
         let Reply::Delete(done) = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         Ok(Response::new(convert::delete(convert::at(header, done.revision), done)))
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let request = request.into_inner();
         // A transaction that puts nothing passes whatever the quota, as since etcd 3.5.7.
         if let Some(cost) = quota::txn(&request) {
@@ -76,17 +80,20 @@ impl<M: Member> Kv for Api<M> {
         let kind = kind(&request);
         let request = requests::txn(request);
         mvcc::check_txn(&request, self.member.limits().txn_ops_max)?;
+        let needs = || Need::of_txn(&request);
         let (done, header) = match kind {
             Kind::Write => {
-                let (reply, header) = self.member.propose(Command::Txn(request)).await?;
+                let (reply, header) = client.propose(Command::Txn(request)).await?;
                 let Reply::Txn(done) = reply else { return Err(error::internal(error::OTHER_REPLY)) };
                 (done, header)
             }
             Kind::Read => {
                 self.member.read_barrier().await?;
-                (self.member.read_txn(&request).await?, self.member.header())
+                (client.read(needs, self.member.read_txn(&request)).await?, self.member.header())
             }
-            Kind::SerializableRead => (self.member.read_txn(&request).await?, self.member.header()),
+            Kind::SerializableRead => {
+                (client.read(needs, self.member.read_txn(&request)).await?, self.member.header())
+            }
         };
         Ok(Response::new(convert::txn(convert::at(header, done.revision), done)))
     }
@@ -95,10 +102,11 @@ impl<M: Member> Kv for Api<M> {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         let revision = Revision(revision);
-        let (reply, header) = self.member.propose(Command::Compact { revision }).await?;
+        let (reply, header) = client.propose(Command::Compact { revision }).await?;
         let Reply::Compact = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         if physical {
             self.member.compaction_finished(revision).await?;
@@ -112,8 +120,10 @@ impl<M: Member> Kv for Api<M> {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let request = self.ready(request).await?;
-        let chunks = self.member.range_chunks(request).await?;
+        let (client, request) = self.ready(request).await?;
+        // The chunks are all of the moment at which they are asked for.
+        let chunks =
+            client.read(|| Need::of_range(&request), self.member.range_chunks(request.clone())).await?;
         let member = self.member.clone();
         let messages = chunks.map(move |chunk| {
             let range_response = Some(convert::range_chunk(member.header(), chunk?));

@@ -11,10 +11,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Api, Member,
-    admit::{OnLearner, admit, cut, wants_leader},
+    admit::{cut, wants_leader},
+    client::{Client, Credentials, OnLearner},
     convert, error, quota,
 };
 use crate::{
+    auth::Need,
     state::{Command, Reply},
     types::LeaseId,
     wire::etcdserverpb::{self as pb, lease_server::Lease},
@@ -26,12 +28,13 @@ impl<M: Member> Lease for Api<M> {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
+        client.need(&[Need::User]).await?;
         quota::check(&self.member, quota::LEASE_BYTES).await?;
         let id = if id == 0 { self.member.new_lease_id() } else { LeaseId(id) };
         let ttl = ttl.max(self.member.limits().lease_ttl_min);
-        let (reply, header) = self.member.propose(Command::LeaseGrant { id, ttl }).await?;
+        let (reply, header) = client.propose(Command::LeaseGrant { id, ttl }).await?;
         let Reply::LeaseGrant { id, ttl } = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         let header = Some(convert::full(header));
         Ok(Response::new(pb::LeaseGrantResponse { header, id: id.0, ttl, error: String::new() }))
@@ -41,9 +44,10 @@ impl<M: Member> Lease for Api<M> {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::User]).await?;
         let id = LeaseId(request.get_ref().id);
-        let (reply, header) = self.member.propose(Command::LeaseRevoke { id }).await?;
+        let (reply, header) = client.propose(Command::LeaseRevoke { id }).await?;
         let Reply::LeaseRevoke = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(convert::full(header)) }))
     }
@@ -61,9 +65,13 @@ impl<M: Member> Lease for Api<M> {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
-        let info = self.member.lease_info(LeaseId(id), keys).await?;
+        client.need(&[Need::User]).await?;
+        let info = self.member.lease_info(LeaseId(id), keys);
+        // To know how long it lives takes no permission; to know what does.
+        let needs = || if keys { vec![Need::ReadLeased(LeaseId(id))] } else { Vec::new() };
+        let info = client.read(needs, info).await?;
         let header = convert::now(&self.member);
         Ok(Response::new(match info {
             Some(info) => pb::LeaseTimeToLiveResponse {
@@ -81,8 +89,9 @@ impl<M: Member> Lease for Api<M> {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
-        let leases = self.member.lease_list().await?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        let needs = || vec![Need::User, Need::ReadAllLeased];
+        let leases = client.read(needs, self.member.lease_list()).await?;
         let leases = leases.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: convert::now(&self.member), leases }))
     }
@@ -97,15 +106,17 @@ impl<M: Member> Api<M> {
     where
         R: Stream<Item = Result<pb::LeaseKeepAliveRequest, Status>> + Send + Unpin + 'static,
     {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let credentials = Client::admit_long(&self.member, &request)?;
         let cut = cut(&self.member, wants_leader(request.metadata()));
-        Ok(Response::new(keep_alives(self.member.clone(), request.into_inner(), cut).boxed()))
+        let answers = keep_alives(self.member.clone(), credentials, request.into_inner(), cut);
+        Ok(Response::new(answers.boxed()))
     }
 }
 
 /// Answers each request in order. What has come in meanwhile is renewed together: one wait for all of it.
 fn keep_alives<M, R>(
     member: M,
+    credentials: Credentials,
     mut requests: R,
     cut: impl Future<Output = crate::error::Refusal> + Send + 'static,
 ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send
@@ -116,6 +127,7 @@ where
     stream! {
         let mut cut = pin!(cut);
         let mut ids = Vec::new();
+        let client = Client::new(&member, credentials);
         loop {
             let first = tokio::select! {
                 biased;
@@ -142,7 +154,12 @@ where
             if !ids.is_empty() {
                 // Of before the renewal, so that what the client may take for renewed is never newer.
                 let header = convert::now(&member);
-                match member.lease_renew(&ids).await {
+                let renewed = async {
+                    let needs = ids.iter().map(|id| Need::WriteLeased(*id));
+                    client.need(&[Need::User].into_iter().chain(needs).collect::<Vec<_>>()).await?;
+                    member.lease_renew(&ids).await
+                };
+                match renewed.await {
                     Ok(ttls) => {
                         for (id, ttl) in ids.iter().zip(ttls) {
                             yield Ok(pb::LeaseKeepAliveResponse { header, id: id.0, ttl });

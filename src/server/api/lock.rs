@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Member,
-    admit::{OnLearner, admit},
+    client::{Client, OnLearner},
     convert, error,
     turns::{self, Wish},
 };
@@ -19,7 +19,7 @@ use crate::{
 #[tonic::async_trait]
 impl<M: Member> Lock for Api<M> {
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let pb::LockRequest { name, lease } = request.into_inner();
         let wish = Wish {
             name,
@@ -28,7 +28,7 @@ impl<M: Member> Lock for Api<M> {
             overwrite: false,
             lost: Refusal::SessionExpired,
         };
-        let turn = turns::take_turn(self.member.clone(), wish).await.map_err(error::without_code)?;
+        let turn = turns::take_turn(&client, wish).await.map_err(error::without_code)?;
         let header = Some(convert::full(turn.found_first));
         Ok(Response::new(pb::LockResponse { header, key: turn.place.key }))
     }
@@ -37,13 +37,13 @@ impl<M: Member> Lock for Api<M> {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let key = request.into_inner().key;
         if key.is_empty() {
             return Err(error::without_code(Refusal::EmptyKey));
         }
         let delete = DeleteRequest { range: KeyRange::single(key), prev_kv: false };
-        let answer = self.member.propose(Command::Delete(delete)).await;
+        let answer = client.propose(Command::Delete(delete)).await;
         let (reply, header) = answer.map_err(error::without_code)?;
         let Reply::Delete(done) = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         Ok(Response::new(pb::UnlockResponse { header: convert::at(header, done.revision) }))

@@ -13,11 +13,13 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Member, SnapshotBody,
-    admit::{OnLearner, admit, cut, wants_leader},
+    admit::{cut, wants_leader},
+    client::{Client, OnLearner},
     convert, error,
     version::Version,
 };
 use crate::{
+    auth::Need,
     error::Refusal,
     server::config::COMPAT_VERSION,
     state::{Alarm, AlarmAction, AlarmKind, Command, Reply},
@@ -34,8 +36,10 @@ const BLOB_BYTES: usize = 32 * 1024;
 #[tonic::async_trait]
 impl<M: Member> Maintenance for Api<M> {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
         let pb::AlarmRequest { action, member_id, alarm } = request.into_inner();
+        let asks = action == alarm_request::AlarmAction::Get as i32;
+        client.need(&[if asks { Need::User } else { Need::Root }]).await?;
         let kind = match AlarmType::try_from(alarm) {
             Ok(AlarmType::None) => AlarmKind::None,
             Ok(AlarmType::Nospace) => AlarmKind::NoSpace,
@@ -50,7 +54,7 @@ impl<M: Member> Maintenance for Api<M> {
             Err(_) => return Err(Refusal::UnknownMethod.into()),
         };
         let alarm = Alarm { member: NodeId(member_id), kind };
-        let (reply, header) = self.member.propose(Command::Alarm { action, alarm }).await?;
+        let (reply, header) = client.propose(Command::Alarm { action, alarm }).await?;
         let Reply::Alarms(alarms) = reply else { return Err(error::internal(error::OTHER_REPLY)) };
         let alarms = alarms
             .into_iter()
@@ -63,7 +67,8 @@ impl<M: Member> Maintenance for Api<M> {
         &self,
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Serve)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Serve)?;
+        client.need(&[Need::User]).await?;
         let status = self.member.status();
         Ok(Response::new(pb::StatusResponse {
             header: convert::now(&self.member),
@@ -84,13 +89,15 @@ impl<M: Member> Maintenance for Api<M> {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await.map_err(error::of_users)?;
         self.member.defragment().await?;
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await.map_err(error::of_users)?;
         let hash = self.member.hash().await?;
         Ok(Response::new(pb::HashResponse { header: convert::now(&self.member), hash }))
     }
@@ -99,7 +106,8 @@ impl<M: Member> Maintenance for Api<M> {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await.map_err(error::of_users)?;
         let hash = self.member.hash_kv(Revision(request.get_ref().revision)).await?;
         Ok(Response::new(pb::HashKvResponse {
             header: convert::now(&self.member),
@@ -115,7 +123,8 @@ impl<M: Member> Maintenance for Api<M> {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Serve)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Serve)?;
+        client.need(&[Need::Root]).await.map_err(error::of_users)?;
         let cut = cut(&self.member, wants_leader(request.metadata()));
         let body = self.member.snapshot().await?;
         Ok(Response::new(blobs(body).take_until(cut).boxed()))
@@ -125,7 +134,8 @@ impl<M: Member> Maintenance for Api<M> {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await?;
         if self.member.status().leader != Some(self.member.header().member) {
             return Err(Refusal::NotLeader.into());
         }
@@ -137,7 +147,8 @@ impl<M: Member> Maintenance for Api<M> {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let client = Client::admit(&self.member, &request, OnLearner::Refuse)?;
+        client.need(&[Need::Root]).await?;
         let pb::DowngradeRequest { action, version } = request.into_inner();
         let command = match DowngradeAction::try_from(action) {
             Ok(DowngradeAction::Validate) => {
@@ -156,7 +167,7 @@ impl<M: Member> Maintenance for Api<M> {
             Err(_) => return Err(Refusal::UnknownMethod.into()),
         };
         if let Some(command) = command {
-            self.member.propose(command).await?;
+            client.propose(command).await?;
         }
         let version = self.member.status().cluster_version.ok_or(Refusal::ClusterVersionUnavailable)?;
         Ok(Response::new(pb::DowngradeResponse { header: convert::now(&self.member), version }))

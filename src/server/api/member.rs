@@ -1,6 +1,6 @@
 //! What the handlers ask of a running member.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::WatchStream;
 use crate::{
+    auth::{Need, Store, Who},
     error::Refusal,
     membership,
     mvcc::{RangeChunk, RangeRequest, RangeResponse, TxnRequest, TxnResponse},
@@ -130,9 +131,39 @@ pub trait Member: Clone + Send + Sync + 'static {
     /// Runs a transaction of nothing but reads on what is applied here.
     fn read_txn(&self, request: &TxnRequest) -> impl Future<Output = Result<TxnResponse, Refusal>> + Send;
 
-    /// Takes a command through the log and waits until it is applied here. The header is of that moment.
+    /// Takes a command of `who` through the log and waits until it is applied here. The header is of that moment.
     /// Refuses what is larger than [`Limits::request_bytes_max`] when encoded.
-    fn propose(&self, command: Command) -> impl Future<Output = Result<(Reply, Header), Refusal>> + Send;
+    fn propose(
+        &self,
+        who: Who,
+        command: Command,
+    ) -> impl Future<Output = Result<(Reply, Header), Refusal>> + Send;
+
+    /// The authorization revision as applied here, which changes with what is permitted; None while authorization
+    /// is off. Asked for each request.
+    fn auth_revision(&self) -> Option<u64>;
+
+    /// The users and roles as applied here.
+    fn users(&self) -> impl Future<Output = Arc<Store>> + Send;
+
+    /// Who a token stands for, at the revision of now. Its life begins anew.
+    fn who(&self, token: &str) -> impl Future<Output = Result<Who, Refusal>> + Send;
+
+    /// Refuses, unless `who` may do all of `needs` by what is applied here.
+    fn permits(&self, who: &Who, needs: &[Need]) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// The hash of a password, with a new salt.
+    fn hash_password(&self, password: String) -> impl Future<Output = Result<String, Refusal>> + Send;
+
+    /// Whether a password is the one that was hashed.
+    fn compare_password(
+        &self,
+        password: String,
+        hash: Bytes,
+    ) -> impl Future<Output = Result<bool, Refusal>> + Send;
+
+    /// The random letters that a new token begins with.
+    fn new_nonce(&self) -> String;
 
     /// Returns when what a compaction to `revision` drops has been removed.
     fn compaction_finished(&self, revision: Revision) -> impl Future<Output = Result<(), Refusal>> + Send;

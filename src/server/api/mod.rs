@@ -10,14 +10,16 @@
 //!
 //! Invariants:
 //! - a refusal becomes a gRPC status in `error.rs` alone, with etcd's code and text;
+//! - what a handler does for a client it does through a [`client::Client`], which knows who asks: nothing reaches
+//!   the member around the checks of `auth`;
 //! - stored key-values go into responses as the bytes they are;
 //! - no lock is held across an await, and a stream that its client dropped ends its work.
 //!
-//! Left out: authorization (each Auth method answers as etcd does while it is off and has no users, or
-//! says that it is not there yet), TLS and the listeners, which the boot code owns.
+//! Left out: TLS and the listeners, which the boot code owns.
 
 mod admit;
 mod auth;
+mod client;
 mod cluster;
 mod convert;
 #[cfg(not(madsim))]
@@ -35,6 +37,7 @@ mod urls;
 mod version;
 mod watch;
 
+pub use client::CommonName;
 #[cfg(not(madsim))]
 pub use edge::*;
 pub use member::*;

@@ -2,6 +2,7 @@
 
 use super::Member;
 use crate::{
+    auth::Who,
     error::Refusal,
     mvcc,
     state::{Alarm, AlarmAction, AlarmKind, Command},
@@ -54,7 +55,7 @@ pub(super) async fn check<M: Member>(member: &M, cost: u64) -> Result<(), Refusa
     let alarm = Alarm { member: member.header().member, kind: AlarmKind::NoSpace };
     if !member.status().alarms.contains(&alarm) {
         // Refused either way: the alarm tells the other members, and the next write raises it again.
-        let _ = member.propose(Command::Alarm { action: AlarmAction::Activate, alarm }).await;
+        let _ = member.propose(Who::default(), Command::Alarm { action: AlarmAction::Activate, alarm }).await;
     }
     Err(Refusal::NoSpace)
 }

@@ -13,8 +13,13 @@ use std::{convert::Infallible, time::Duration};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Member, WatchStream, quota};
+use super::{
+    Member, WatchStream,
+    client::{Client, Credentials},
+    quota,
+};
 use crate::{
+    auth::Need,
     error::Refusal,
     mvcc::{
         Compare, CompareResult, CompareTarget, DeleteRequest, Op, OpResponse, PutRequest, RangeRequest,
@@ -79,29 +84,31 @@ fn one_of(line: KeyRange, order: SortOrder, made_max: Revision) -> RangeRequest 
 
 /// Reads what is committed: the first key found, and the header of that moment.
 async fn read_one<M: Member>(
-    member: &M,
+    client: &Client<'_, M>,
     request: &RangeRequest,
 ) -> Result<(Option<KeyValue>, Header), Refusal> {
-    member.read_barrier().await?;
-    let found = member.range(request).await?;
-    let header = Header { revision: found.revision, ..member.header() };
+    client.member.read_barrier().await?;
+    let found = client.read(|| Need::of_range(request), client.member.range(request)).await?;
+    let header = Header { revision: found.revision, ..client.member.header() };
     Ok((found.kvs.first().map(|kv| kv.decode()).transpose().map_err(|_| Refusal::Corrupt)?, header))
 }
 
 /// The oldest key under `name`.
 pub(super) async fn first_of<M: Member>(
-    member: &M,
+    client: &Client<'_, M>,
     name: &[u8],
 ) -> Result<(Option<KeyValue>, Header), Refusal> {
-    read_one(member, &one_of(line(name), SortOrder::Ascend, Revision(0))).await
+    read_one(client, &one_of(line(name), SortOrder::Ascend, Revision(0))).await
 }
 
 /// Grants a lease for a call that came without one.
-pub(super) async fn new_session<M: Member>(member: &M) -> Result<LeaseId, Refusal> {
+pub(super) async fn new_session<M: Member>(client: &Client<'_, M>) -> Result<LeaseId, Refusal> {
+    let member = client.member;
+    client.need(&[Need::User]).await?;
     quota::check(member, quota::LEASE_BYTES).await?;
     let ttl = SESSION_SECONDS.max(member.limits().lease_ttl_min);
     let command = Command::LeaseGrant { id: member.new_lease_id(), ttl };
-    match member.propose(command).await? {
+    match client.propose(command).await? {
         (Reply::LeaseGrant { id, .. }, _) => Ok(id),
         _ => Err(Refusal::Stopped),
     }
@@ -125,8 +132,11 @@ fn guarded(key: &Bytes, created: Revision, success: Vec<Op>, failure: Vec<Op>) -
     TxnRequest { compare: vec![made], success, failure }
 }
 
-async fn propose_txn<M: Member>(member: &M, txn: TxnRequest) -> Result<(TxnResponse, Header), Refusal> {
-    match member.propose(Command::Txn(txn)).await? {
+async fn propose_txn<M: Member>(
+    client: &Client<'_, M>,
+    txn: TxnRequest,
+) -> Result<(TxnResponse, Header), Refusal> {
+    match client.propose(Command::Txn(txn)).await? {
         (Reply::Txn(done), header) => {
             let header = Header { revision: done.revision, ..header };
             Ok((done, header))
@@ -137,7 +147,7 @@ async fn propose_txn<M: Member>(member: &M, txn: TxnRequest) -> Result<(TxnRespo
 
 /// Puts `value` at a place, if it still is one.
 pub(super) async fn put_at<M: Member>(
-    member: &M,
+    client: &Client<'_, M>,
     place: &Place,
     value: Bytes,
 ) -> Result<(bool, Header), Refusal> {
@@ -145,20 +155,20 @@ pub(super) async fn put_at<M: Member>(
         return Err(Refusal::EmptyKey);
     }
     let put = PutRequest { key: place.key.clone(), value, lease: place.lease, ..PutRequest::default() };
-    quota::check(member, quota::put_of(&put)).await?;
+    quota::check(client.member, quota::put_of(&put)).await?;
     let txn = guarded(&place.key, place.created, vec![Op::Put(put)], Vec::new());
-    let (done, header) = propose_txn(member, txn).await?;
+    let (done, header) = propose_txn(client, txn).await?;
     Ok((done.succeeded, header))
 }
 
 /// Gives a place up, if it still is one.
-pub(super) async fn leave<M: Member>(member: &M, place: &Place) -> Result<Header, Refusal> {
+pub(super) async fn leave<M: Member>(client: &Client<'_, M>, place: &Place) -> Result<Header, Refusal> {
     if place.key.is_empty() {
         return Err(Refusal::EmptyKey);
     }
     let delete = DeleteRequest { range: KeyRange::single(place.key.clone()), prev_kv: false };
     let txn = guarded(&place.key, place.created, vec![Op::Delete(delete)], Vec::new());
-    Ok(propose_txn(member, txn).await?.1)
+    Ok(propose_txn(client, txn).await?.1)
 }
 
 /// What is wanted of a line.
@@ -177,20 +187,26 @@ pub(super) struct Wish {
 }
 
 /// Waits for a turn. Who drops this leaves the line.
-pub(super) async fn take_turn<M: Member>(member: M, wish: Wish) -> Result<Turn, Refusal> {
-    let (client, turn) = oneshot::channel();
+pub(super) async fn take_turn<M: Member>(client: &Client<'_, M>, wish: Wish) -> Result<Turn, Refusal> {
+    let (answer, turn) = oneshot::channel();
     // A task of its own, since it must clean up after a client that has left in the middle of anything.
-    member.clone().spawn(attend(member, wish, client));
+    client.member.spawn(attend(client.member.clone(), client.credentials(), wish, answer));
     turn.await.map_err(|_| Refusal::Stopped)?
 }
 
-async fn attend<M: Member>(member: M, wish: Wish, mut client: oneshot::Sender<Result<Turn, Refusal>>) {
-    let Joined { place, new, taken, first, own_lease } = match join(&member, &wish).await {
+async fn attend<M: Member>(
+    member: M,
+    credentials: Credentials,
+    wish: Wish,
+    mut answer: oneshot::Sender<Result<Turn, Refusal>>,
+) {
+    let client = &Client::new(&member, credentials);
+    let Joined { place, new, taken, first, own_lease } = match join(client, &wish).await {
         Ok(joined) => joined,
-        Err(refusal) => return drop(client.send(Err(refusal))),
+        Err(refusal) => return drop(answer.send(Err(refusal))),
     };
     let turn = async {
-        let found_first = if first { taken } else { wait(&member, &wish, &place).await? };
+        let found_first = if first { taken } else { wait(client, &wish, &place).await? };
         Ok(Turn { place: place.clone(), taken, found_first })
     };
     let kept = async {
@@ -198,18 +214,18 @@ async fn attend<M: Member>(member: M, wish: Wish, mut client: oneshot::Sender<Re
     };
     let outcome = tokio::select! {
         biased;
-        () = client.closed() => Err(Refusal::WatchCanceled),
+        () = answer.closed() => Err(Refusal::WatchCanceled),
         never = kept => match never {},
         outcome = turn => outcome,
     };
     // Before the answer, as in etcd: who hears of a failure is no longer in line.
     if new && outcome.is_err() {
-        let _ = leave(&member, &place).await;
+        let _ = leave(client, &place).await;
     }
-    if let Err(Ok(_)) = client.send(outcome)
+    if let Err(Ok(_)) = answer.send(outcome)
         && new
     {
-        let _ = leave(&member, &place).await;
+        let _ = leave(client, &place).await;
     }
 }
 
@@ -224,16 +240,16 @@ struct Joined {
 }
 
 /// Takes a place, or finds the one that the lease has.
-async fn join<M: Member>(member: &M, wish: &Wish) -> Result<Joined, Refusal> {
+async fn join<M: Member>(client: &Client<'_, M>, wish: &Wish) -> Result<Joined, Refusal> {
     let own_lease = wish.lease == LeaseId(0);
-    let lease = if own_lease { new_session(member).await? } else { wish.lease };
+    let lease = if own_lease { new_session(client).await? } else { wish.lease };
     let key = key_of(&wish.name, lease);
     let put = PutRequest { key: key.clone(), value: wish.value.clone(), lease, ..PutRequest::default() };
-    quota::check(member, quota::put_of(&put)).await?;
+    quota::check(client.member, quota::put_of(&put)).await?;
     let get = Op::Range(RangeRequest::of(KeyRange::single(key.clone())));
     let oldest = Op::Range(one_of(line(&wish.name), SortOrder::Ascend, Revision(0)));
     let txn = guarded(&key, Revision(0), vec![Op::Put(put), oldest.clone()], vec![get, oldest]);
-    let (done, taken) = propose_txn(member, txn).await?;
+    let (done, taken) = propose_txn(client, txn).await?;
     let [mine, oldest] = &done.responses[..] else { return Err(Refusal::Stopped) };
     let older = found(mine)?;
     let created = older.as_ref().map_or(done.revision, |kv| kv.created);
@@ -242,7 +258,7 @@ async fn join<M: Member>(member: &M, wish: &Wish) -> Result<Joined, Refusal> {
     if let Some(older) = older
         && wish.overwrite
         && older.value != wish.value
-        && !put_at(member, &place, wish.value.clone()).await?.0
+        && !put_at(client, &place, wish.value.clone()).await?.0
     {
         return Err(wish.lost);
     }
@@ -260,22 +276,22 @@ fn found(response: &OpResponse) -> Result<Option<KeyValue>, Refusal> {
 }
 
 /// Waits until no older key is left. The header is of the moment at which the place was seen to be the first.
-async fn wait<M: Member>(member: &M, wish: &Wish, place: &Place) -> Result<Header, Refusal> {
+async fn wait<M: Member>(client: &Client<'_, M>, wish: &Wish, place: &Place) -> Result<Header, Refusal> {
     let before = Revision(place.created.0 - 1);
     loop {
-        let (ahead, header) = read_one(member, &one_of(line(&wish.name), SortOrder::Descend, before)).await?;
+        let (ahead, header) = read_one(client, &one_of(line(&wish.name), SortOrder::Descend, before)).await?;
         let Some(ahead) = ahead else { break };
-        gone(member, ahead.key, header.revision).await?;
+        gone(client, ahead.key, header.revision).await?;
     }
     // The session may have expired in the meantime, and with it the place.
-    let (mine, header) = read_one(member, &RangeRequest::of(KeyRange::single(place.key.clone()))).await?;
+    let (mine, header) = read_one(client, &RangeRequest::of(KeyRange::single(place.key.clone()))).await?;
     if mine.is_some_and(|kv| kv.created == place.created) { Ok(header) } else { Err(wish.lost) }
 }
 
 /// Waits until a key that was there at `seen` may be gone.
-async fn gone<M: Member>(member: &M, key: Bytes, seen: Revision) -> Result<(), Refusal> {
+async fn gone<M: Member>(client: &Client<'_, M>, key: Bytes, seen: Revision) -> Result<(), Refusal> {
     let create = Create { no_put: true, ..Create::of(KeyRange::single(key), seen.next()) };
-    let mut watch = open(member, create).await?;
+    let mut watch = open(client, create).await?;
     loop {
         match watch.frame().await {
             None => return Err(Refusal::Stopped),
@@ -287,8 +303,9 @@ async fn gone<M: Member>(member: &M, key: Bytes, seen: Revision) -> Result<(), R
 }
 
 /// Opens a stream with one watch.
-pub(super) async fn open<M: Member>(member: &M, create: Create) -> Result<WatchStream, Refusal> {
-    let watch = member.open_watch().await?;
+pub(super) async fn open<M: Member>(client: &Client<'_, M>, create: Create) -> Result<WatchStream, Refusal> {
+    client.need(&[Need::Read(create.range.clone())]).await?;
+    let watch = client.member.open_watch().await?;
     watch.ask(WatchRequest::Create(create)).await;
     Ok(watch)
 }

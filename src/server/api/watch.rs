@@ -12,10 +12,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Api, Member,
-    admit::{OnLearner, admit, cut, wants_leader},
+    admit::{cut, wants_leader},
+    client::{Client, Credentials},
     convert, error,
 };
 use crate::{
+    auth::Need,
     error::Refusal,
     watch::{Frame, StreamId, WatchRequest},
     wire::{
@@ -114,10 +116,10 @@ impl<M: Member> Api<M> {
     where
         R: Stream<Item = Result<pb::WatchRequest, Status>> + Send + Unpin + 'static,
     {
-        admit(&self.member, request.metadata(), OnLearner::Refuse)?;
+        let credentials = Client::admit_long(&self.member, &request)?;
         let cut = cut(&self.member, wants_leader(request.metadata()));
         let watches = self.member.open_watch().await?;
-        Ok(Response::new(serve(self.member.clone(), watches, request.into_inner(), cut).boxed()))
+        Ok(Response::new(serve(self.member.clone(), credentials, watches, request.into_inner(), cut).boxed()))
     }
 }
 
@@ -131,6 +133,7 @@ enum Step {
 /// Serves a stream until its client ends it, or drops what this returns.
 fn serve<M, R>(
     member: M,
+    credentials: Credentials,
     mut watches: WatchStream,
     mut requests: R,
     cut: impl Future<Output = Refusal> + Send + 'static,
@@ -142,6 +145,7 @@ where
     stream! {
         let mut cut = pin!(cut);
         let mut frames = Vec::new();
+        let client = Client::new(&member, credentials);
         loop {
             let permits = watches.requests.clone();
             let asked = async {
@@ -162,6 +166,12 @@ where
                 }
                 Step::Asked(Some(Ok(request)), taken) => {
                     if let Some(request) = kv::watch_request(request) {
+                        if let WatchRequest::Create(create) = &request
+                            && let Err(refusal) = client.need(&[Need::Read(create.range.clone())]).await
+                        {
+                            yield Ok(refused(&member, refusal));
+                            continue;
+                        }
                         watches.tell(WatchInput::Asked { stream: watches.id, request, taken });
                     }
                 }
@@ -182,5 +192,18 @@ where
                 }
             }
         }
+    }
+}
+
+/// The answer to a watch that its client may not have.
+fn refused<M: Member>(member: &M, refusal: Refusal) -> pb::WatchResponse {
+    pb::WatchResponse {
+        header: convert::now(member),
+        watch_id: -1,
+        created: true,
+        canceled: true,
+        // As Go prints an error with its code.
+        cancel_reason: format!("rpc error: code = {:?} desc = {refusal}", refusal.code()),
+        ..Default::default()
     }
 }
