@@ -6,13 +6,14 @@ use std::{
 };
 
 use kontiki::wire::etcdserverpb::{
-    self as pb, ResponseHeader, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+    self as pb, ResponseHeader, cluster_client::ClusterClient, kv_client::KvClient,
     lease_client::LeaseClient, maintenance_client::MaintenanceClient, response_op::Response,
 };
 use tokio_stream::StreamExt;
 use tonic::Status;
 
 use crate::{
+    auth::{self, AuthAsk},
     lock::{self, Turns},
     server::Server,
 };
@@ -54,33 +55,14 @@ pub enum Ask {
     MemberUpdate(u64, Vec<&'static str>),
     MemberPromote(u64),
     Auth(AuthAsk),
+    /// What comes after is asked by this user; it answers what kind of token there is.
+    Login(&'static str, &'static str),
+    /// What comes after has this token; none if it is empty.
+    Token(&'static str),
     /// Locks and elections.
     Turns(Turns),
     /// One after the other.
     Both(Box<[Ask; 2]>),
-}
-
-/// What is asked of the authorization service while it is off and empty.
-#[derive(Clone, Copy, Debug)]
-pub enum AuthAsk {
-    Status,
-    Enable,
-    Disable,
-    Authenticate,
-    UserAddNameless,
-    UserGet,
-    UserList,
-    UserDelete,
-    UserChangePassword,
-    UserGrantRole,
-    UserRevokeRole,
-    RoleAddNameless,
-    RoleGet,
-    RoleList,
-    RoleDelete,
-    RoleGrant,
-    RoleGrantNothing,
-    RoleRevoke,
 }
 
 /// A call and what it is about.
@@ -164,7 +146,7 @@ macro_rules! unary {
     ($server:ident, $client:ident, $method:ident, $request:expr, |$answer:ident| $plain:expr) => {{
         let answer = $client::new($server.channel.clone())
             .max_decoding_message_size(64 << 20)
-            .$method($request)
+            .$method($server.request($request))
             .await
             .map(|answer| {
                 let mut $answer = answer.into_inner();
@@ -266,7 +248,12 @@ async fn make(server: &mut Server, ask: &Ask) -> String {
         | Ask::MemberRemove(_)
         | Ask::MemberUpdate(..)
         | Ask::MemberPromote(_) => members(server, ask).await,
-        Ask::Auth(ask) => auth(server, ask).await,
+        Ask::Login(name, password) => auth::login(server, name, password).await,
+        Ask::Token(token) => {
+            server.token = token.to_owned();
+            String::new()
+        }
+        Ask::Auth(ask) => auth::run(server, ask).await,
         Ask::Turns(ask) => Box::pin(lock::run(server, ask)).await,
         Ask::Both(asks) => {
             let [first, second] = &*asks;
@@ -311,7 +298,7 @@ async fn members(server: &mut Server, ask: &Ask) -> String {
 async fn keep_alive(server: &mut Server, ids: Vec<i64>) -> String {
     let requests = ids.into_iter().map(|id| pb::LeaseKeepAliveRequest { id });
     let stream = LeaseClient::new(server.channel.clone())
-        .lease_keep_alive(tokio_stream::iter(requests.collect::<Vec<_>>()))
+        .lease_keep_alive(server.request(tokio_stream::iter(requests.collect::<Vec<_>>())))
         .await;
     let mut stream = match stream {
         Ok(stream) => stream.into_inner(),
@@ -345,7 +332,11 @@ async fn expired(server: &mut Server, key: &str) -> String {
 async fn snapshot(server: &mut Server) -> String {
     use sha2::{Digest, Sha256};
     let client = MaintenanceClient::new(server.channel.clone());
-    let mut stream = match client.max_decoding_message_size(64 << 20).snapshot(pb::SnapshotRequest {}).await {
+    let mut stream = match client
+        .max_decoding_message_size(64 << 20)
+        .snapshot(server.request(pb::SnapshotRequest {}))
+        .await
+    {
         Ok(stream) => stream.into_inner(),
         Err(status) => return told::<()>(Err(status)),
     };
@@ -372,53 +363,4 @@ async fn snapshot(server: &mut Server) -> String {
     let headers = messages.iter().any(|m| m.header.is_some());
     let hash = hash.blob.as_ref() == sha.finalize().as_slice();
     format!("OK sound {sound} hash {hash} headers {headers} bbolt magic {magic:x?}")
-}
-
-async fn auth(server: &mut Server, ask: AuthAsk) -> String {
-    let (name, role) = (|| "someone".to_owned(), || "r".to_owned());
-    let perm =
-        Some(kontiki::wire::authpb::Permission { perm_type: 0, key: "k".into(), range_end: "".into() });
-    macro_rules! auth {
-        ($method:ident, $request:expr) => {
-            unary!(server, AuthClient, $method, $request)
-        };
-    }
-    match ask {
-        AuthAsk::Status => auth!(auth_status, pb::AuthStatusRequest {}),
-        AuthAsk::Enable => auth!(auth_enable, pb::AuthEnableRequest {}),
-        AuthAsk::Disable => auth!(auth_disable, pb::AuthDisableRequest {}),
-        AuthAsk::Authenticate => {
-            auth!(authenticate, pb::AuthenticateRequest { name: name(), password: "p".to_owned() })
-        }
-        AuthAsk::UserAddNameless => auth!(user_add, pb::AuthUserAddRequest::default()),
-        AuthAsk::UserGet => auth!(user_get, pb::AuthUserGetRequest { name: name() }),
-        AuthAsk::UserList => auth!(user_list, pb::AuthUserListRequest {}),
-        AuthAsk::UserDelete => auth!(user_delete, pb::AuthUserDeleteRequest { name: name() }),
-        AuthAsk::UserChangePassword => {
-            let password = "p".to_owned();
-            let request = pb::AuthUserChangePasswordRequest { name: name(), password, ..Default::default() };
-            auth!(user_change_password, request)
-        }
-        AuthAsk::UserGrantRole => {
-            auth!(user_grant_role, pb::AuthUserGrantRoleRequest { user: name(), role: role() })
-        }
-        AuthAsk::UserRevokeRole => {
-            auth!(user_revoke_role, pb::AuthUserRevokeRoleRequest { name: name(), role: role() })
-        }
-        AuthAsk::RoleAddNameless => auth!(role_add, pb::AuthRoleAddRequest::default()),
-        AuthAsk::RoleGet => auth!(role_get, pb::AuthRoleGetRequest { role: role() }),
-        AuthAsk::RoleList => auth!(role_list, pb::AuthRoleListRequest {}),
-        AuthAsk::RoleDelete => auth!(role_delete, pb::AuthRoleDeleteRequest { role: role() }),
-        AuthAsk::RoleGrant => {
-            auth!(role_grant_permission, pb::AuthRoleGrantPermissionRequest { name: role(), perm })
-        }
-        AuthAsk::RoleGrantNothing => {
-            auth!(role_grant_permission, pb::AuthRoleGrantPermissionRequest { name: role(), perm: None })
-        }
-        AuthAsk::RoleRevoke => {
-            let request =
-                pb::AuthRoleRevokePermissionRequest { role: role(), key: "k".into(), range_end: "".into() };
-            auth!(role_revoke_permission, request)
-        }
-    }
 }

@@ -21,6 +21,7 @@
     reason = "real members, real time, real files"
 )]
 
+mod auth;
 mod call;
 mod cluster;
 mod kv;

@@ -1,9 +1,9 @@
-//! Sessions about alarms, status, hashes, backups, downgrades, and authorization while it is off.
+//! Sessions about alarms, status, hashes, backups, downgrades.
 
 use kontiki::wire::etcdserverpb::{AlarmRequest, DowngradeRequest, LeaseGrantRequest};
 
 use crate::{
-    call::{Ask, AuthAsk, Call, SELF},
+    call::{Ask, Call, SELF},
     kv::{compact, d, delete, p, put, then},
     replay,
 };
@@ -86,32 +86,4 @@ async fn upkeep() {
         Ask::Status.into(),
     ];
     replay(9, calls).await;
-}
-
-#[tokio::test]
-#[ignore = "needs a real etcd to compare with: set ETCD_BIN"]
-async fn authorization_off() {
-    use AuthAsk::*;
-    let asks = [
-        Status,
-        Enable,
-        Disable,
-        Authenticate,
-        UserAddNameless,
-        UserGet,
-        UserList,
-        UserDelete,
-        UserChangePassword,
-        UserGrantRole,
-        UserRevokeRole,
-        RoleAddNameless,
-        RoleGet,
-        RoleList,
-        RoleDelete,
-        RoleGrant,
-        RoleGrantNothing,
-        RoleRevoke,
-        Status,
-    ];
-    replay(10, asks.map(|ask| Ask::Auth(ask).into()).to_vec()).await;
 }

@@ -8,7 +8,10 @@ use std::{
 
 use kontiki::wire::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient};
 use tempfile::TempDir;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
 
 /// A running member.
 pub struct Server {
@@ -18,6 +21,8 @@ pub struct Server {
     pub member: u64,
     pub client_url: String,
     pub peer_url: String,
+    /// What requests carry; empty for none.
+    pub token: String,
 }
 
 /// The judge and the judged.
@@ -60,9 +65,20 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("{program}: {error}"));
         let channel = Endpoint::from_shared(client_url.clone()).expect("a URL").connect_lazy();
-        let mut server = Self { child, _dir: dir, channel, member: 0, client_url, peer_url };
+        let token = String::new();
+        let mut server = Self { child, _dir: dir, channel, member: 0, client_url, peer_url, token };
         server.member = server.ready(program).await;
         server
+    }
+
+    /// A message as a request, with the token that there is.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if !self.token.is_empty() {
+            let token = self.token.parse().expect("a token is plain text");
+            request.metadata_mut().insert("token", token);
+        }
+        request
     }
 
     /// Waits until it leads and knows its cluster's version, which the leader decides after a while.
