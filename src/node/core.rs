@@ -14,8 +14,8 @@ use crate::{
     error::Refusal,
     lease::{Expirer, ExpirerConfig, Renewal},
     raft::{
-        Body, Entry, Input, LogId, Message, Payload, PersistId, Raft, Ready, RestoreError, Restored,
-        RoleKind, Snapshot, StepError,
+        Body, Entry, HardState, Input, LogId, Message, Payload, PersistId, Raft, Ready, RestoreError,
+        Restored, RoleKind, Snapshot, StepError,
     },
     state::LeaseChange,
     types::{Index, Instant, LeaseId, NodeId, Term},
@@ -40,6 +40,9 @@ pub struct Node<W> {
     leases: BTreeMap<LeaseId, (i64, i64)>,
     /// Their deadlines; a leader's alone.
     expirer: Option<Expirer>,
+    /// A hard state with nothing but a new commit index, which is not worth a write of its own: it goes with the
+    /// next one, or at the next tick.
+    unsaved: Option<HardState>,
     /// A snapshot that the log is to name before it is installed.
     installing: Option<(PersistId, Snapshot)>,
     log: LogPolicy,
@@ -82,6 +85,7 @@ impl<W> Node<W> {
             reads: Reads::default(),
             transfer: None,
             expirer: None,
+            unsaved: None,
             installing: None,
             marks: Marks::default(),
             unfit: false,
@@ -160,6 +164,9 @@ impl<W> Node<W> {
         self.now = now;
         if let Some(mark) = self.marks.tick(self.config.marks_max) {
             self.input(Input::Mark(mark));
+        }
+        if let Some(hard) = self.unsaved.take() {
+            self.effects.push(Effect::Persist(Persist { hard: Some(hard), ..Persist::default() }));
         }
         self.input(Input::Tick);
         self.compare_marks();
@@ -367,14 +374,11 @@ impl<W> Node<W> {
         if let (Some(id), Some(snapshot)) = (persist, &snapshot) {
             self.installing = Some((id, snapshot.clone()));
         }
-        if persist.is_some() || hard.is_some() {
-            self.effects.push(Effect::Persist(Persist {
-                id: persist,
-                snapshot,
-                entries,
-                hard,
-                sync: must_sync,
-            }));
+        self.unsaved = hard.or(self.unsaved);
+        if persist.is_some() {
+            let hard = self.unsaved.take();
+            let write = Persist { id: persist, snapshot, entries, hard, sync: must_sync };
+            self.effects.push(Effect::Persist(write));
         }
         let (snapshots, messages): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|m| matches!(m.body, Body::Snapshot(_)));
