@@ -113,7 +113,7 @@ impl<R: Runtime> Applier<R> {
         }
         self.shared.facts.note_applied(index);
         // Those who hear of it may be gone, on the way down.
-        if !events.is_empty() {
+        if !events.is_empty() && self.shared.audience.is_there() {
             let _ = self.shared.hub.send(HubJob::Events(events, revision));
         }
         if let Some(revision) = compacted {

@@ -1,6 +1,12 @@
 //! The watch hub's worker: feeds the pure hub and hands its frames to the streams.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst, fence},
+    },
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +46,26 @@ pub(super) enum HubJob {
 /// How often the watches are counted, which looks at each of them.
 const COUNT_MS: u64 = 2_000;
 
+/// Whether there is any stream: while there is none, nobody wakes the hub for what is applied.
+///
+/// The applier publishes a revision and then looks here; the hub says that a stream is there and then looks at the
+/// revision. A fence between the two on either side sees to it that no event falls between: either the applier
+/// tells the hub of it, or the hub's revision is not before it.
+#[derive(Debug, Default)]
+pub(super) struct Audience(AtomicBool);
+
+impl Audience {
+    fn set(&self, there: bool) {
+        self.0.store(there, SeqCst);
+        fence(SeqCst);
+    }
+
+    pub fn is_there(&self) -> bool {
+        fence(SeqCst);
+        self.0.load(SeqCst)
+    }
+}
+
 /// Frames for streams, in order.
 pub(super) type Outgoing = Vec<(mpsc::UnboundedSender<Frame>, Frame)>;
 
@@ -64,6 +90,7 @@ pub(super) struct HubWorker<R: Runtime> {
     pub counted: Instant,
     pub stats: Arc<Stats>,
     pub out: mpsc::UnboundedSender<Outgoing>,
+    pub audience: Arc<Audience>,
     pub again: mpsc::WeakUnboundedSender<HubJob>,
     pub exits: Exits,
 }
@@ -81,6 +108,11 @@ impl<R: Runtime> HubWorker<R> {
     fn job(&mut self, job: HubJob) {
         match job {
             HubJob::Open(reply, frames) => {
+                if self.hub.streams() == 0 {
+                    self.audience.set(true);
+                    // What was published while nobody listened is history.
+                    self.hub.events(&[], self.store.revision());
+                }
                 let stream = self.hub.open_stream();
                 self.streams.insert(stream, frames);
                 if reply.send(stream).is_err() {
@@ -116,6 +148,9 @@ impl<R: Runtime> HubWorker<R> {
     fn close(&mut self, stream: StreamId) {
         self.hub.close_stream(stream);
         self.streams.remove(&stream);
+        if self.hub.streams() == 0 {
+            self.audience.set(false);
+        }
     }
 
     /// One bounded round; what is left comes after the jobs that have come in meanwhile.

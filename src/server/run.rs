@@ -105,6 +105,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         applier: applier_tx,
         keeper: keeper_tx,
         hub: hub_tx,
+        audience: Arc::default(),
         exits: exits.clone(),
         sessions: Sessions::new(&runtime, (&options).into(), machine.auth().clone()),
         facts: Facts::new(me, clock.unix_millis(), view, restored.applied),
@@ -157,6 +158,7 @@ fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWork
         now: shared.runtime.clock().now(),
         counted: shared.runtime.clock().now(),
         stats: shared.stats.clone(),
+        audience: shared.audience.clone(),
         again: shared.hub.downgrade(),
         exits: shared.exits.clone(),
     }

@@ -9,8 +9,16 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    api::Limits, applier::ApplyJob, driver::Waiter, exit::Exits, handle::Header, hub::HubJob,
-    keeper::KeepJob, paths::Paths, sessions::Sessions, stats::Stats,
+    api::Limits,
+    applier::ApplyJob,
+    driver::Waiter,
+    exit::Exits,
+    handle::Header,
+    hub::{Audience, HubJob},
+    keeper::KeepJob,
+    paths::Paths,
+    sessions::Sessions,
+    stats::Stats,
 };
 use crate::{
     auth::Who,
@@ -39,6 +47,7 @@ pub(super) struct Shared<R: Runtime> {
     pub applier: mpsc::UnboundedSender<ApplyJob<R>>,
     pub keeper: mpsc::UnboundedSender<KeepJob<R>>,
     pub hub: mpsc::UnboundedSender<HubJob>,
+    pub audience: Arc<Audience>,
     pub exits: Exits,
     pub sessions: Sessions,
     pub facts: Facts,
