@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{future::try_join_all, stream::BoxStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -129,7 +129,8 @@ impl<R: Runtime> Handle<R> {
         }
     }
 
-    async fn renew_here(&self, leases: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Refusal> {
+    /// Renews leases as the leader; the seconds that each has, None for one that is not there.
+    pub(super) async fn renew_here(&self, leases: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Refusal> {
         match self.shared.ask(|waiter| Request::RenewLeases { leases, waiter }).await? {
             Answer::Leases(seconds) => {
                 self.shared.stats.leases_renewed.add(seconds.iter().flatten().count() as u64);
@@ -382,15 +383,13 @@ impl<R: Runtime> api::Member for Handle<R> {
                 renewed => return Ok(renewed?.into_iter().map(|ttl| ttl.unwrap_or(0)).collect()),
             }
         }
-        // etcd's peers take one lease a question.
-        let mut out = Vec::with_capacity(ids.len());
-        for &id in ids {
-            match self.ask_leader(Question::RenewLease(id)).await? {
-                PeerAnswer::Renewed(ttl) => out.push(ttl.unwrap_or(0)),
-                PeerAnswer::Lease(_) | PeerAnswer::Members(_) => return Err(Refusal::Stopped),
-            }
-        }
-        Ok(out)
+        let asked = ids.iter().map(|&id| self.ask_leader(Question::RenewLease(id)));
+        let answers = try_join_all(asked).await?;
+        let seconds = answers.into_iter().map(|answer| match answer {
+            PeerAnswer::Renewed(ttl) => Ok(ttl.unwrap_or(0)),
+            PeerAnswer::Lease(_) | PeerAnswer::Members(_) => Err(Refusal::Stopped),
+        });
+        seconds.collect()
     }
 
     async fn lease_info(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseInfo>, Refusal> {

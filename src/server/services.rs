@@ -99,11 +99,8 @@ impl PeerService for Handle<Production> {
         }
     }
 
-    async fn renew_lease(&self, id: LeaseId) -> Result<i64, Refusal> {
-        match self.answer_as_leader(&Question::RenewLease(id)).await? {
-            PeerAnswer::Renewed(ttl) => ttl.ok_or(Refusal::LeaseNotFound),
-            PeerAnswer::Lease(_) | PeerAnswer::Members(_) => Err(Refusal::Stopped),
-        }
+    async fn renew_leases(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Refusal> {
+        self.renew_here(ids).await
     }
 
     async fn lease_info(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, Refusal> {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use kontiki::{
     error::Refusal,
     raft::{Body, Message},
-    runtime::PeerNet,
-    server::peer::{ClientError, cluster_members, lease_info_on, promote_on, renew_lease_on, version_of},
+    runtime::{PeerAnswer, PeerNet, Question},
+    server::peer::{ClientError, Renewer, cluster_members, lease_info_on, promote_on, version_of},
     types::{Index, LeaseId, NodeId, Term},
 };
 
@@ -140,15 +140,45 @@ async fn what_members_tell_each_other_is_read_back() {
     assert!(matches!(promote_on(&urls, NodeId(6), LIMIT).await, Err(ClientError::Unreachable { .. })));
 
     let lease = LeaseId(-5);
-    assert_eq!(renew_lease_on(&urls, lease, LIMIT).await.expect("it is renewed"), 77);
-    for (id, expected) in [(1, Refusal::LeaseNotFound), (6, Refusal::Timeout)] {
-        let refused = renew_lease_on(&urls, LeaseId(id), LIMIT).await;
-        assert!(matches!(refused, Err(ClientError::Refused(refusal)) if refusal == expected), "{refused:?}");
-    }
     let info = lease_info_on(&urls, lease, true, LIMIT).await.expect("it is there");
     assert_eq!((info.ttl, info.granted, info.keys.len()), (3, 10, 1));
     let refused = lease_info_on(&urls, LeaseId(1), false, LIMIT).await;
     assert!(matches!(refused, Err(ClientError::Refused(Refusal::LeaseNotFound))));
+    one.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_are_renewed_one_by_one_and_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let one = Node::start(1, CLUSTER, 0, dir.path()).await;
+    let mut renewer = Renewer::default();
+    let (url, lease) = (one.url(), LeaseId);
+    // All but the first over the same connection.
+    for (ids, expected) in [
+        (vec![lease(-5)], vec![Some(77)]),
+        (vec![lease(1)], vec![None]),
+        (vec![lease(-5), lease(1), lease(-7)], vec![Some(77), None, Some(79)]),
+    ] {
+        assert_eq!(renewer.renew(&url, &ids, LIMIT).await.expect("an answer"), expected);
+    }
+    let refused = renewer.renew(&url, &[lease(6)], LIMIT).await;
+    assert!(matches!(refused, Err(ClientError::Refused(Refusal::Timeout))), "{refused:?}");
+    let nobody = renewer.renew("http://127.0.0.1:9", &[lease(-5)], LIMIT).await;
+    assert!(matches!(nobody, Err(ClientError::Unreachable { .. })));
+
+    // As a follower asks: who waits gets the answer for its own lease.
+    let two = Node::start(2, CLUSTER, 0, dir.path()).await;
+    two.peers.add_peer(NodeId(1), vec![one.url()]);
+    let ask = |id| two.peers.ask(NodeId(1), Question::RenewLease(lease(id)));
+    let answers = futures_util::future::join_all((-100..100).map(ask)).await;
+    for (id, answer) in (-100..100).zip(answers) {
+        // One question among the many meets the lease that nobody answers for, and those in it share its fate.
+        let seconds = (id < 0).then_some(72 - id);
+        let timeout = Some(Err(Refusal::Timeout));
+        assert!(answer == Some(Ok(PeerAnswer::Renewed(seconds))) || answer == timeout, "{id}: {answer:?}");
+    }
+    assert_eq!(ask(-9).await, Some(Ok(PeerAnswer::Renewed(Some(81)))), "after its connection broke");
+    two.end().await;
     one.end().await;
 }
 

@@ -61,12 +61,11 @@ impl PeerService for Answers {
         }
     }
 
-    async fn renew_lease(&self, id: LeaseId) -> Result<i64, Refusal> {
-        match id.0 {
-            -5 => Ok(77),
-            6 => std::future::pending().await,
-            _ => Err(Refusal::LeaseNotFound),
+    async fn renew_leases(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Refusal> {
+        if ids.contains(&LeaseId(6)) {
+            std::future::pending::<()>().await;
         }
+        Ok(ids.into_iter().map(|id| (id.0 < 0).then_some(72 - id.0)).collect())
     }
 
     async fn lease_info(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, Refusal> {

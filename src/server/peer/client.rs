@@ -37,6 +37,20 @@ pub(super) mod internal {
         #[prost(message, optional, tag = "1")]
         pub(in super::super) time_to_live: Option<LeaseTimeToLiveResponse>,
     }
+
+    /// Ours: leases to renew.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in super::super) struct RenewRequest {
+        #[prost(int64, repeated, tag = "1")]
+        pub(in super::super) ids: Vec<i64>,
+    }
+
+    /// Ours: the seconds that each has now, 0 for one that is not there.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in super::super) struct RenewResponse {
+        #[prost(int64, repeated, tag = "1")]
+        pub(in super::super) seconds: Vec<i64>,
+    }
 }
 
 /// A member as `/members` shows it, in etcd's order of the fields.
@@ -121,13 +135,24 @@ impl Answer {
 async fn ask(url: &str, method: Method, path: &str, body: Bytes, timeout: Duration) -> io::Result<Answer> {
     let exchange = async {
         let mut connection = Connection::open_within(url, timeout, timeout).await?;
-        let kind = (!body.is_empty()).then_some("application/protobuf");
-        let request = dial::request(method, path, HeaderMap::new(), kind, Body::from(body));
-        let (head, body) = connection.send(request, timeout).await?.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        ask_on(&mut connection, method, path, body, timeout).await
     };
     tokio::time::timeout(timeout, exchange).await?
+}
+
+/// Asks on a connection, which may be asked again once the whole answer has come.
+async fn ask_on(
+    connection: &mut Connection,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    timeout: Duration,
+) -> io::Result<Answer> {
+    let kind = (!body.is_empty()).then_some("application/protobuf");
+    let request = dial::request(method, path, HeaderMap::new(), kind, Body::from(body));
+    let (head, body) = connection.send(request, timeout).await?.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 /// Asks one URL after the other until `read` can make something of an answer. A refusal ends the search.
@@ -216,21 +241,74 @@ pub async fn promote_on(urls: &[String], id: NodeId, timeout: Duration) -> Resul
     .await
 }
 
-/// Has the leader, by its peer URLs, renew a lease; its TTL in seconds.
-pub async fn renew_lease_on(urls: &[String], id: LeaseId, timeout: Duration) -> Result<i64, ClientError> {
-    let body = LeaseKeepAliveRequest { id: id.0 }.encode_to_vec().into();
-    ask_any(urls, Method::POST, "/leases", body, timeout, |answer| {
-        lease_status(answer)?;
-        if answer.status != StatusCode::OK {
-            return Ok(Err(answer.unknown()));
+/// A connection to a leader that renews leases, kept from one question to the next.
+#[derive(Default)]
+pub struct Renewer {
+    kept: Option<(String, Connection)>,
+}
+
+impl Renewer {
+    /// Has the leader at a peer URL renew leases, and returns the seconds that each has now, None for one that is
+    /// not there. Members of Kontiki take all in one question (`/kontiki/leases`); etcd's take one.
+    ///
+    /// # Errors
+    /// As those of all questions. What is asked may have been done.
+    pub async fn renew(
+        &mut self,
+        url: &str,
+        ids: &[LeaseId],
+        timeout: Duration,
+    ) -> Result<Vec<Option<i64>>, ClientError> {
+        let (path, body) = match ids {
+            [id] => ("/leases", LeaseKeepAliveRequest { id: id.0 }.encode_to_vec()),
+            ids => {
+                let ids = ids.iter().map(|id| id.0).collect();
+                ("/kontiki/leases", internal::RenewRequest { ids }.encode_to_vec())
+            }
+        };
+        let answered = tokio::time::timeout(timeout, self.ask(url, path, body.into(), timeout)).await;
+        let unreachable = |error| ClientError::Unreachable { url: url.into(), error };
+        let answer = answered.map_err(io::Error::from).flatten().map_err(unreachable)?;
+        match lease_status(&answer) {
+            Err(Refusal::LeaseNotFound) if ids.len() == 1 => return Ok(vec![None]),
+            status => status?,
         }
-        let found = LeaseKeepAliveResponse::decode(answer.body.clone()).map_err(io::Error::other);
-        Ok(found.and_then(|found| match found.id == id.0 {
-            true => Ok(found.ttl),
+        renewed(&answer, ids).map_err(unreachable)
+    }
+
+    async fn ask(&mut self, url: &str, path: &str, body: Bytes, timeout: Duration) -> io::Result<Answer> {
+        if let Some((to, mut connection)) = self.kept.take()
+            && to == url
+            // It may have been closed since: a renewal can be asked twice.
+            && let Ok(answer) = ask_on(&mut connection, Method::POST, path, body.clone(), timeout).await
+        {
+            self.kept = Some((to, connection));
+            return Ok(answer);
+        }
+        let mut connection = Connection::open_within(url, timeout, timeout).await?;
+        let answer = ask_on(&mut connection, Method::POST, path, body, timeout).await?;
+        self.kept = Some((url.into(), connection));
+        Ok(answer)
+    }
+}
+
+/// The seconds that an answer gives to each lease.
+fn renewed(answer: &Answer, ids: &[LeaseId]) -> io::Result<Vec<Option<i64>>> {
+    if answer.status != StatusCode::OK {
+        return Err(answer.unknown());
+    }
+    if let [id] = ids {
+        let found = LeaseKeepAliveResponse::decode(answer.body.clone()).map_err(io::Error::other)?;
+        return match found.id == id.0 {
+            true => Ok(vec![Some(found.ttl)]),
             false => Err(io::Error::other("the answer is about another lease")),
-        }))
-    })
-    .await
+        };
+    }
+    let found = internal::RenewResponse::decode(answer.body.clone()).map_err(io::Error::other)?;
+    if found.seconds.len() != ids.len() {
+        return Err(io::Error::other("the answer is about other leases"));
+    }
+    Ok(found.seconds.into_iter().map(|seconds| (seconds > 0).then_some(seconds)).collect())
 }
 
 /// Asks the leader, by its peer URLs, for a lease's time to live.

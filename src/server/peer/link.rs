@@ -20,7 +20,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{Shared, StreamKind, frames::FrameWriter, post, receive};
+use super::{Shared, StreamKind, frames::FrameWriter, post, receive, renew};
 use crate::{
     raft::{Body, Entry, Message, Payload},
     runtime::PeerEvent,
@@ -112,6 +112,8 @@ pub(super) struct Peer {
     pub(super) id: NodeId,
     state: Mutex<State>,
     post: mpsc::Sender<Parcel>,
+    /// Leases that it is to renew, as the leader.
+    pub(super) renewals: mpsc::Sender<renew::Renewal>,
     queued: Arc<AtomicUsize>,
     kontiki: AtomicBool,
     pub(super) counters: Counters,
@@ -121,6 +123,7 @@ impl Peer {
     /// Starts its links. One that is not of the roster gets no streams.
     pub(super) fn start(shared: &Arc<Shared>, id: NodeId, urls: Vec<String>, streams: bool) -> Arc<Self> {
         let (post, posts) = mpsc::channel(POST_QUEUE_MAX);
+        let (renewals, asked) = mpsc::channel(renew::QUEUE_MAX);
         let network = &shared.metrics.network;
         let label = id.to_string();
         let labels = [label.as_str()];
@@ -136,6 +139,7 @@ impl Peer {
             id,
             state: Mutex::new(state),
             post,
+            renewals,
             queued: Arc::default(),
             kontiki: AtomicBool::new(false),
             counters: Counters {
@@ -146,6 +150,7 @@ impl Peer {
             },
         });
         let mut tasks = post::start(shared, &peer, posts);
+        tasks.extend(renew::start(shared, &peer, asked));
         if streams {
             for kind in StreamKind::ALL {
                 let task = receive::run(Arc::clone(shared), Arc::clone(&peer), kind);

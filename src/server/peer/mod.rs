@@ -12,6 +12,7 @@
 //!   link.rs    └─ lane ▷▷▷ frames ▷▷▷ response body ─────────────────────────▶ frames ▷ PeerEvent
 //!   post.rs    ── POST /raft (no stream up) ──────────────────────────────────▶
 //!   snapshot.rs ─ POST /raft/snapshot ────────────────────────────────────────▶ file ▷ PeerEvent
+//!   renew.rs ──── POST /leases ───────────────────────────────────────────────▶ the leader's clock
 //! ```
 //!
 //! Invariants: sending never blocks; a queue is bounded by messages and by bytes, and what it has no room
@@ -27,6 +28,7 @@ mod frames;
 mod link;
 mod post;
 mod receive;
+mod renew;
 mod serve;
 mod snapshot;
 
@@ -37,13 +39,14 @@ use std::{
     time::Duration,
 };
 
-pub use client::{
-    ClientError, ClusterView, cluster_members, lease_info_on, promote_on, renew_lease_on, version_of,
-};
+pub use client::{ClientError, ClusterView, Renewer, cluster_members, lease_info_on, promote_on, version_of};
 pub use frames::{FRAME_BYTES_MAX, Frame, FrameError, FrameReader, FrameWriter, StreamKind};
 use link::Peer;
 pub use serve::{HashKv, PeerService, peer_router};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
     error::Refusal,
@@ -256,10 +259,12 @@ impl PeerNet for HttpPeers {
     async fn ask(&self, id: NodeId, question: Question) -> Option<Result<PeerAnswer, Refusal>> {
         let urls = self.shared.peer(id)?.urls();
         let answer = match question {
-            Question::RenewLease(lease) => match renew_lease_on(&urls, lease, ASK_TIMEOUT).await {
-                Err(ClientError::Refused(Refusal::LeaseNotFound)) => Ok(PeerAnswer::Renewed(None)),
-                renewed => renewed.map(|ttl| PeerAnswer::Renewed(Some(ttl))),
-            },
+            Question::RenewLease(lease) => {
+                let (waiter, renewed) = oneshot::channel();
+                self.shared.peer(id)?.renewals.try_send((lease, waiter)).ok()?;
+                let renewed = tokio::time::timeout(ASK_TIMEOUT, renewed).await.ok()?.ok()?;
+                return Some(renewed.map(PeerAnswer::Renewed));
+            }
             Question::LeaseInfo(lease, keys) => match lease_info_on(&urls, lease, keys, ASK_TIMEOUT).await {
                 Err(ClientError::Refused(Refusal::LeaseNotFound)) => Ok(PeerAnswer::Lease(None)),
                 info => info.map(|info| PeerAnswer::Lease(Some(info))),

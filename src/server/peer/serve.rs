@@ -69,8 +69,8 @@ pub trait PeerService: Send + Sync + 'static {
     /// Promotes a learner, on the leader; the members afterwards.
     async fn promote(&self, id: NodeId) -> Result<Vec<Member>, Refusal>;
 
-    /// Renews a lease, on the leader; its TTL in seconds.
-    async fn renew_lease(&self, id: LeaseId) -> Result<i64, Refusal>;
+    /// Renews leases, on the leader; the seconds that each has, None for one that is not there.
+    async fn renew_leases(&self, ids: Vec<LeaseId>) -> Result<Vec<Option<i64>>, Refusal>;
 
     /// A lease's time to live, on the leader.
     async fn lease_info(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, Refusal>;
@@ -105,6 +105,7 @@ pub fn peer_router(peers: &HttpPeers, service: Arc<dyn PeerService>) -> Router {
         .route("/downgrade/enabled", any(downgrade_enabled))
         .route("/leases", any(renew_lease))
         .route("/leases/internal", any(lease_info))
+        .route("/kontiki/leases", any(renew_leases))
         .route("/version", any(version))
         .fallback(async || not_found())
         .with_state(port)
@@ -366,10 +367,35 @@ async fn renew_lease(State(port): State<Port>, request: Request) -> Response {
     let bad = |text| go_error(StatusCode::BAD_REQUEST, text);
     let Some(body) = read(request.into_body()).await else { return bad("error reading body") };
     let Ok(question) = LeaseKeepAliveRequest::decode(body) else { return bad("error unmarshalling request") };
-    match tokio::time::timeout(APPLY_TIMEOUT, port.service.renew_lease(LeaseId(question.id))).await {
+    let renewed = port.service.renew_leases(vec![LeaseId(question.id)]);
+    match tokio::time::timeout(APPLY_TIMEOUT, renewed).await {
         Err(_) | Ok(Err(Refusal::Timeout)) => lease_timeout(),
         Ok(Err(refusal)) => lease_refusal(refusal),
-        Ok(Ok(ttl)) => protobuf(&LeaseKeepAliveResponse { id: question.id, ttl, ..Default::default() }),
+        Ok(Ok(renewed)) => match renewed[..] {
+            [Some(ttl)] => protobuf(&LeaseKeepAliveResponse { id: question.id, ttl, ..Default::default() }),
+            _ => lease_refusal(Refusal::LeaseNotFound),
+        },
+    }
+}
+
+/// Ours: many leases in one question.
+async fn renew_leases(State(port): State<Port>, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return post_only();
+    }
+    let bad = |text| go_error(StatusCode::BAD_REQUEST, text);
+    let Some(body) = read(request.into_body()).await else { return bad("error reading body") };
+    let Ok(question) = internal::RenewRequest::decode(body) else {
+        return bad("error unmarshalling request");
+    };
+    let renewed = port.service.renew_leases(question.ids.into_iter().map(LeaseId).collect());
+    match tokio::time::timeout(APPLY_TIMEOUT, renewed).await {
+        Err(_) | Ok(Err(Refusal::Timeout)) => lease_timeout(),
+        Ok(Err(refusal)) => lease_refusal(refusal),
+        Ok(Ok(renewed)) => {
+            let seconds = renewed.into_iter().map(Option::unwrap_or_default).collect();
+            protobuf(&internal::RenewResponse { seconds })
+        }
     }
 }
 
