@@ -16,6 +16,7 @@ use crate::{
 };
 
 use super::{
+    driver::{Reports, Way},
     exit::Exit,
     hub::HubJob,
     shared::{Shared, View},
@@ -42,6 +43,7 @@ const RUN_ENTRIES_MAX: usize = 4096;
 pub(super) struct Applier<R: Runtime> {
     pub machine: Machine<R::Backend>,
     pub shared: Arc<Shared<R>>,
+    pub driver: Reports<R>,
     /// After a fault nothing is applied any more.
     pub failed: bool,
 }
@@ -121,8 +123,9 @@ impl<R: Runtime> Applier<R> {
             self.shared.facts.compact.send_replace(revision);
         }
         let changes = changes.into_iter().map(|c| (c.index, c.change)).collect();
+        let way = Way::of(replies.len());
         let report = Report { index, mark, marks, replies, leases, changes, ..Report::default() };
-        let _ = self.shared.driver.send(Event::Applied(report));
+        self.driver.tell(Event::Applied(report), way);
     }
 
     fn renew_view(&self) {
@@ -173,7 +176,7 @@ impl<R: Runtime> Applier<R> {
             leases_replaced: Some(self.machine.leases().seconds().collect()),
             ..Report::default()
         };
-        let _ = self.shared.driver.send(Event::Applied(report));
+        self.driver.tell(Event::Applied(report), Way::Task);
         Ok(())
     }
 }

@@ -1,12 +1,22 @@
 //! Carries values between the node and the world: it decides nothing.
+//!
+//! Clients and peers come through the driver's task, which takes all that has come in as one batch. A worker's
+//! small report goes straight on: its thread takes the node, and what comes of the report is on its way without
+//! another hand-over. A client that waits alone is answered sooner so.
+//!
+//! ```text
+//!   requests, peers, time ──▶ task ──┐ one at a time
+//!                                    ├──▶ Core: node, and where its effects go
+//!   log, applier ──▶ reports ────────┘
+//! ```
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{applier::ApplyJob, exit::Exit, hub::HubJob, keeper::KeepJob, log::LogJob, shared::Shared};
 use crate::{
@@ -21,20 +31,58 @@ use crate::{
 /// Who waits for an answer.
 pub(super) type Waiter = oneshot::Sender<Result<Answer, Refusal>>;
 
-/// What the driver hears from inside the member.
-pub(super) type Inbox = mpsc::UnboundedSender<Event<Waiter>>;
-
 /// How many events are taken before their effects are carried out.
 const EVENTS_MAX: usize = 4096;
 
-/// Everything that the driver carries to.
-pub(super) struct Driver<R: Runtime> {
+/// The node, and everything that is carried to from there.
+pub(super) struct Core<R: Runtime> {
     pub node: Node<Waiter>,
     pub clock: R::Clock,
     pub tick_ms: u64,
+    pub next_tick: Instant,
     pub peers: R::PeerNet,
     pub log: mpsc::UnboundedSender<LogJob>,
     pub shared: Arc<Shared<R>>,
+}
+
+/// The core, and what the workers have to report to it.
+pub(super) struct Driver<R: Runtime> {
+    core: Mutex<Core<R>>,
+    /// In order; taken by whoever has the core.
+    reports: Mutex<Vec<Event<Waiter>>>,
+    /// There are reports for the task.
+    reported: Notify,
+}
+
+/// A worker's way to the driver, which may be gone, on the way down.
+pub(super) struct Reports<R: Runtime>(Weak<Driver<R>>);
+
+/// How a report gets to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// On the worker's thread, for few effects.
+    Straight,
+    /// By the driver's task, which wakes many others at less cost, and leaves the worker to its work.
+    Task,
+}
+
+impl Way {
+    /// The way of a report on so many entries.
+    pub fn of(entries: usize) -> Self {
+        const FEW: usize = 4;
+        if entries <= FEW { Self::Straight } else { Self::Task }
+    }
+}
+
+impl<R: Runtime> Reports<R> {
+    pub fn tell(&self, event: Event<Waiter>, way: Way) {
+        let Some(driver) = self.0.upgrade() else { return };
+        driver.reports().push(event);
+        match way {
+            Way::Straight => driver.turn(),
+            Way::Task => driver.reported.notify_one(),
+        }
+    }
 }
 
 /// Lets all other tasks that can run go first: a task that wakes itself goes behind them.
@@ -51,25 +99,53 @@ async fn behind_others() {
 }
 
 impl<R: Runtime> Driver<R> {
+    pub fn new(core: Core<R>) -> Arc<Self> {
+        let core = Mutex::new(core);
+        Arc::new(Self { core, reports: Mutex::default(), reported: Notify::new() })
+    }
+
+    pub fn way_in(self: &Arc<Self>) -> Reports<R> {
+        Reports(Arc::downgrade(self))
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Vec<Event<Waiter>>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the reports to the node, unless somebody has it, who then takes them too.
+    fn turn(&self) {
+        loop {
+            match self.core.try_lock() {
+                Ok(mut core) => core.round([], std::mem::take(&mut *self.reports())),
+                Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return,
+            }
+            // Looked at after the core was let go: what came before that may have been left to us.
+            if self.reports().is_empty() {
+                return;
+            }
+        }
+    }
+
     /// Runs until all who hold the inbox are gone, or `stop` is told.
     pub async fn run(
-        mut self,
+        self: Arc<Self>,
+        clock: R::Clock,
         mut inbox: mpsc::UnboundedReceiver<Event<Waiter>>,
         mut peer_events: mpsc::Receiver<PeerEvent>,
         mut stop: oneshot::Receiver<()>,
     ) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut heard = Vec::with_capacity(EVENTS_MAX);
-        let mut next_tick = self.clock.now().after(self.tick_ms);
-        self.flush();
+        let mut next_tick = clock.now();
         loop {
-            let until_tick = Duration::from_millis(next_tick.since(self.clock.now()));
+            let until_tick = Duration::from_millis(next_tick.since(clock.now()));
             tokio::select! {
                 biased;
-                _ = &mut stop => return,
+                _ = &mut stop => break,
                 n = peer_events.recv_many(&mut heard, EVENTS_MAX) => if n == 0 { return },
                 n = inbox.recv_many(&mut events, EVENTS_MAX) => if n == 0 { return },
-                () = self.clock.sleep(until_tick) => {}
+                () = self.reported.notified() => {}
+                () = clock.sleep(until_tick) => {}
             }
             // The one that woke it is rarely alone: those whose tasks can run now come into the same batch. And
             // whichever woke it, both are heard: neither peers nor clients can keep the other waiting.
@@ -84,17 +160,40 @@ impl<R: Runtime> Driver<R> {
             {
                 events.push(event);
             }
-            // Looked at in each round, so that a full inbox does not hold up time; and first, so that after a pause
-            // of the process no lease is renewed at a time long gone.
-            next_tick = self.ticks(next_tick);
-            for event in heard.drain(..) {
-                self.peer_event(event);
-            }
-            for event in events.drain(..) {
-                self.node.step(event);
-            }
-            self.flush();
+            // A worker that panicked while it had the node has left it in the middle of something.
+            let Ok(mut core) = self.core.lock() else { return };
+            let reports = std::mem::take(&mut *self.reports());
+            core.round(heard.drain(..), reports.into_iter().chain(events.drain(..)));
+            next_tick = core.next_tick;
+            drop(core);
+            self.turn();
         }
+        // What only waits for a tick goes to the log.
+        if let Ok(mut core) = self.core.lock() {
+            let now = core.clock.now();
+            core.node.step(Event::Tick(now));
+            core.flush();
+        }
+    }
+}
+
+impl<R: Runtime> Core<R> {
+    /// Takes events to the node, and carries out what comes of them.
+    fn round(
+        &mut self,
+        heard: impl IntoIterator<Item = PeerEvent>,
+        events: impl IntoIterator<Item = Event<Waiter>>,
+    ) {
+        // Looked at in each round, so that a full inbox does not hold up time; and first, so that after a pause
+        // of the process no lease is renewed at a time long gone.
+        self.next_tick = self.ticks(self.next_tick);
+        for event in heard {
+            self.peer_event(event);
+        }
+        for event in events {
+            self.node.step(event);
+        }
+        self.flush();
     }
 
     fn ticks(&mut self, next: Instant) -> Instant {

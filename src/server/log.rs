@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    driver::Inbox,
+    driver::{Reports, Way},
     exit::{Exit, Exits},
     stats::Stats,
 };
@@ -28,7 +28,7 @@ pub(super) enum LogJob {
 pub(super) struct LogWorker<R: Runtime> {
     pub wal: Wal<R::Disk>,
     pub files: SnapshotFiles<R::Disk>,
-    pub driver: Inbox,
+    pub driver: Reports<R>,
     pub exits: Exits,
     pub clock: R::Clock,
     pub stats: Arc<Stats>,
@@ -70,11 +70,13 @@ impl<R: Runtime> LogWorker<R> {
         let mut checkpoint = None;
         let mut sync = false;
         let mut done: Option<PersistId> = None;
+        let mut entries = 0;
         for job in jobs {
             match job {
                 LogJob::Append(persist) => {
                     sync |= persist.sync;
                     done = persist.id.or(done);
+                    entries += persist.entries.len();
                     self.append(persist)?;
                 }
                 LogJob::Checkpoint(snapshot) => checkpoint = Some(snapshot),
@@ -85,8 +87,7 @@ impl<R: Runtime> LogWorker<R> {
         }
         self.stats.wal_bytes.set(self.wal.written());
         if let Some(id) = done {
-            // The driver may be gone, on the way down.
-            let _ = self.driver.send(Event::Persisted(id));
+            self.driver.tell(Event::Persisted(id), Way::of(entries));
         }
         if let Some(snapshot) = checkpoint {
             self.checkpoint(&snapshot)?;
@@ -111,7 +112,8 @@ impl<R: Runtime> LogWorker<R> {
         self.wal.release_to(index);
         self.wal.purge()?;
         self.files.purge()?;
-        let _ = self.driver.send(Event::Applied(Report { flushed: Some(index), ..Report::default() }));
+        let report = Report { flushed: Some(index), ..Report::default() };
+        self.driver.tell(Event::Applied(report), Way::Task);
         Ok(())
     }
 }

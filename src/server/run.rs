@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     applier::Applier,
     boot::{self, Booted},
-    driver::Driver,
+    driver::{Core, Driver},
     duties::{self, CompactionPace},
     exit::{Exit, Exits},
     hub::{self, HubJob, HubWorker},
@@ -101,7 +101,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         store: machine.store().clone(),
         backend,
         peers: peers.clone(),
-        driver: driver_tx.clone(),
+        driver: driver_tx,
         applier: applier_tx,
         keeper: keeper_tx,
         hub: hub_tx,
@@ -117,26 +117,34 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         Fault::corrupt(format!("{e}: the log in {} can't be gone on from", shared.paths.wal.display()))
     })?;
 
+    let driver = Driver::new(Core {
+        node,
+        clock: clock.clone(),
+        tick_ms: options.tick_ms,
+        next_tick: clock.now().after(options.tick_ms),
+        peers,
+        log: log_tx.clone(),
+        shared: shared.clone(),
+    });
     let mut log = LogWorker::<R> {
         wal,
         files,
-        driver: driver_tx,
+        driver: driver.way_in(),
         exits: exits.clone(),
         clock: clock.clone(),
         stats,
         failed: false,
     };
     runtime.spawn_worker("log", log_rx, LOG_BATCH_MAX, move |jobs| log.work(jobs));
-    let mut applier = Applier { machine, shared: shared.clone(), failed: false };
+    let mut applier = Applier { machine, shared: shared.clone(), driver: driver.way_in(), failed: false };
     runtime.spawn_worker("applier", applier_rx, APPLY_BATCH_MAX, move |jobs| applier.work(jobs));
-    let mut keeper = Keeper { shared: shared.clone(), log: log_tx.clone(), backups: 0 };
+    let mut keeper = Keeper { shared: shared.clone(), log: log_tx, backups: 0 };
     runtime.spawn_worker("keeper", keeper_rx, KEEP_BATCH_MAX, move |jobs| keeper.work(jobs));
     let mut hub = hub_worker(&shared, &options);
     runtime.spawn_worker("watch", hub_rx, HUB_BATCH_MAX, move |jobs: Vec<HubJob>| hub.work(jobs));
 
     let (stop, stopped) = oneshot::channel();
-    let driver = Driver { node, clock, tick_ms: options.tick_ms, peers, log: log_tx, shared: shared.clone() };
-    let driver = Task::start(&runtime, driver.run(driver_rx, peer_rx, stopped));
+    let driver = Task::start(&runtime, driver.run(clock, driver_rx, peer_rx, stopped));
     let handle = Handle { shared };
     let duties = start_duties(&handle, &options);
     Ok(Running { handle, exits: exited, stop, driver, duties })
