@@ -413,6 +413,25 @@ fn a_failed_write_or_sync_closes_the_log_for_good() {
     }
 }
 
+/// Found by the simulator (`sim replay 102`): the next process trusted the page cache.
+#[test]
+fn what_a_failed_sync_left_in_the_page_cache_is_written_again_at_the_next_start() {
+    let disk = MemDisk::new();
+    let mut wal = Wal::create(disk.clone(), &dir(), IDENTITY, options()).expect("create");
+    wal.append(&[entry(1, 1, 20)], Some(hard(1, 0)), true).expect("append");
+    // The write comes first, then its sync.
+    disk.fail_at(disk.operations() + 1, EIO);
+    assert!(wal.append(&[entry(1, 2, 600)], None, true).is_err());
+    drop(wal);
+    let (mut wal, recovered) = open(&disk).expect("open");
+    assert_eq!(recovered.entries.len(), 2, "it reads as if it were there");
+    wal.append(&[entry(1, 3, 20)], None, true).expect("append");
+    drop(wal);
+    disk.crash(|_| 0);
+    let (_, recovered) = open(&disk).expect("open");
+    assert_eq!(recovered.entries, [entry(1, 1, 20), entry(1, 2, 600), entry(1, 3, 20)]);
+}
+
 #[test]
 fn a_batch_is_one_sync_and_a_commit_none() {
     let disk = MemDisk::new();

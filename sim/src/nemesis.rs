@@ -179,7 +179,7 @@ impl<H: Host> Nemesis<H> {
                 }
             }
             Fault::DiskError { operation, errno, down, .. } => {
-                if let Some(disk) = world.disk(member) {
+                if let Some(disk) = world.disk(member).filter(|_| self.may_lose(member)) {
                     world.excuse(member);
                     disk.fail_at(disk.operations() + operation, *errno);
                     self.wait(*down).await;
@@ -350,20 +350,19 @@ impl<H: Host> Nemesis<H> {
             return None;
         }
         for _ in 0..JOIN_TRIES_MAX {
+            if let Some(id) = self.world.id(address) {
+                return Some(id);
+            }
             // As it is now: a change that was not answered may have been made later.
             let members = self.members().await;
-            if let Some(id) = members.iter().find(|m| m.peer_ur_ls.contains(&url)).map(|m| NodeId(m.id)) {
+            let joining = members.iter().find(|m| m.peer_ur_ls.contains(&url)).map(|m| NodeId(m.id));
+            if let (Some(id), false) = (joining, self.world.runs(address)) {
                 let own = |m: &pb::Member| if m.id == id.0 { name(address) } else { format!("x{:x}", m.id) };
                 let cluster = members.iter().map(|m| (own(m), m.peer_ur_ls.clone())).collect();
                 self.world.wipe(address, cluster);
                 self.world.start(address);
-                self.world.host.sleep(500_000).await;
-                if self.world.id(address).is_some() {
-                    return Some(id);
-                }
-                self.world.crash(address, End::Kill);
             }
-            self.world.host.sleep(500_000).await;
+            self.world.host.sleep(1_000_000).await;
         }
         None
     }

@@ -88,8 +88,12 @@ struct Endpoint {
     inbox: mpsc::Sender<PeerEvent>,
     disk: MemDisk,
     snap_dir: PathBuf,
+    /// Whom its links lead to.
+    peers: Peers,
     served: Option<Arc<dyn Served>>,
 }
+
+type Peers = Arc<Mutex<BTreeMap<NodeId, Address>>>;
 
 /// The network. Clones are the same one.
 #[derive(Clone)]
@@ -157,7 +161,7 @@ impl<H: Host> Net<H> {
         inner.usual = usual;
     }
 
-    /// A member's process has an address now.
+    /// A member's process has an address now; gives its links.
     pub fn open(
         &self,
         address: Address,
@@ -165,17 +169,21 @@ impl<H: Host> Net<H> {
         local: &Local,
         inbox: mpsc::Sender<PeerEvent>,
         disk: MemDisk,
-    ) {
+        clock: SimClock<H>,
+    ) -> SimPeers<H> {
+        let peers = Peers::default();
         let endpoint = Endpoint {
             process,
             id: local.id,
             since: self.host.now(),
             inbox,
-            disk,
+            disk: disk.clone(),
             snap_dir: local.snap_dir.clone(),
+            peers: peers.clone(),
             served: None,
         };
         self.lock().endpoints.insert(address, endpoint);
+        SimPeers { net: self.clone(), me: address, disk, clock, peers }
     }
 
     /// The member at an address serves its peers.
@@ -241,8 +249,8 @@ impl<H: Host> Net<H> {
     fn deliver(&self, from: Address, to: Address, number: u64, bytes: &[u8]) {
         // What can't be decoded is dropped, as a real link drops it.
         let Ok(message) = wire::raft::decode_message(bytes) else { return self.probe.lost(number) };
-        let (id, served) = match self.lock().endpoints.get(&to) {
-            Some(endpoint) => (endpoint.id, endpoint.served.clone()),
+        let (id, peers, served) = match self.lock().endpoints.get(&to) {
+            Some(endpoint) => (endpoint.id, endpoint.peers.clone(), endpoint.served.clone()),
             None => return self.probe.lost(number),
         };
         if served.is_some_and(|served| served.is_removed(message.from)) {
@@ -252,6 +260,8 @@ impl<H: Host> Net<H> {
         if message.to != id {
             return self.probe.lost(number);
         }
+        // As the peer port does by the sender's `X-PeerURLs`: one that is not known yet can be answered.
+        peers.lock().unwrap_or_else(PoisonError::into_inner).entry(message.from).or_insert(from);
         self.probe.delivered(number, to, bytes);
         self.tell(to, PeerEvent::Message(message));
     }
@@ -346,15 +356,10 @@ pub struct SimPeers<H: Host> {
     me: Address,
     disk: MemDisk,
     clock: SimClock<H>,
-    peers: Arc<Mutex<BTreeMap<NodeId, Address>>>,
+    peers: Peers,
 }
 
 impl<H: Host> SimPeers<H> {
-    /// The links of the member at `me`.
-    pub fn new(net: Net<H>, me: Address, disk: MemDisk, clock: SimClock<H>) -> Self {
-        Self { net, me, disk, clock, peers: Arc::default() }
-    }
-
     fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Address>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -103,8 +103,8 @@ impl<H: Host> Runtime for SimRuntime<H> {
     }
 
     fn open_peers(&self, local: &Local, inbox: mpsc::Sender<PeerEvent>) -> Result<SimPeers<H>, Fault> {
-        self.net.open(self.address, self.process, local, inbox, self.disk.clone());
-        Ok(SimPeers::new(self.net.clone(), self.address, self.disk.clone(), self.clock.clone()))
+        let (disk, clock) = (self.disk.clone(), self.clock.clone());
+        Ok(self.net.open(self.address, self.process, local, inbox, disk, clock))
     }
 
     async fn fetch_cluster(&self, urls: Vec<String>) -> Option<(ClusterId, Vec<Member>)> {

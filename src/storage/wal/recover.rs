@@ -74,6 +74,8 @@ pub(super) struct Findings {
     pub end: u64,
     /// The crc chain there.
     pub chain: u32,
+    /// What the tail's marks say is on the disk: the first so many bytes.
+    pub durable: u64,
     /// Whether we wrote the last record.
     pub ours: bool,
     pub torn: Option<Torn>,
@@ -108,6 +110,7 @@ impl Findings {
             marks: Vec::new(),
             end: 0,
             chain: 0,
+            durable: 0,
             ours: false,
             torn: None,
             last: Index(0),
@@ -117,6 +120,8 @@ impl Findings {
             let (_, bytes) = segment::read(disk, &name.path(dir), OpenMode::Read)?;
             let mut pass = Pass { dir, name, bytes: &bytes, found: &mut found, mark: 0, headed: false };
             chain = Some(pass.run(chain, name == tail)?);
+            let durable = pass.mark;
+            found.durable = durable;
         }
         Ok(found)
     }

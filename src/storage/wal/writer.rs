@@ -147,6 +147,11 @@ impl<D: Disk> Wal<D> {
         if len < self.options.segment_bytes || found.torn.is_some() {
             self.tail.allocate(len.max(self.options.segment_bytes)).map_err(fault)?;
         }
+        // Written once more: what a sync of an earlier process failed to bring to the disk reads as if it were there,
+        // and no sync that only follows would write it.
+        let mut unsure = vec![0; found.end.saturating_sub(found.durable) as usize];
+        let read = self.tail.read_at(found.durable, &mut unsure).map_err(fault)?;
+        self.tail.write_at(found.durable, &unsure[..read]).map_err(fault)?;
         self.tail.sync().map_err(fault)?;
         self.disk.sync_dir(&self.dir).map_err(fault)?;
         if !found.ours {
