@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How often a change of the members is tried.
-const TRIES_MAX: usize = 12;
+const TRIES_MAX: usize = 5;
 
 /// How often a new member is started until it has joined.
 const JOIN_TRIES_MAX: usize = 40;
@@ -304,9 +304,11 @@ impl<H: Host> Nemesis<H> {
 
     /// Whether the others hold all that is committed, now and when this member has lost everything.
     fn may_lose(&self, member: Address) -> bool {
-        let lost = self.world.excused().into_iter().filter(|other| *other != member).count();
-        let living = self.world.living().len();
-        (lost + 1) * 2 < living
+        let voters = self.world.voters();
+        let excused = self.world.excused();
+        let sound =
+            |voter: &&Address| **voter != member && self.world.runs(**voter) && !excused.contains(voter);
+        voters.iter().filter(sound).count() * 2 > voters.len()
     }
 
     /// Changes the members, unless somebody else does.
@@ -420,6 +422,7 @@ impl<H: Host> Nemesis<H> {
     async fn leave(&self, member: Address) {
         if let Some(id) = self.world.id(member)
             && self.world.living().len() > 3
+            && self.may_lose(member)
             && self.remove(id).await
         {
             self.world.give_up(member);

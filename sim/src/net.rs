@@ -43,7 +43,8 @@ pub fn peer_url(address: Address) -> String {
     format!("http://10.0.0.{address}:2380")
 }
 
-fn address_of(url: &str) -> Option<Address> {
+/// The address in a peer URL.
+pub fn address_of(url: &str) -> Option<Address> {
     url.strip_prefix("http://10.0.0.")?.strip_suffix(":2380")?.parse().ok()
 }
 
@@ -238,7 +239,10 @@ impl<H: Host> Net<H> {
             }
             return;
         }
-        let copies = if self.rng.chance(link.twice) { 2 } else { 1 };
+        // A connection never delivers twice. What raft promises to bear comes twice all the same; a proposal that did
+        // would be two.
+        let once = matches!(message.body, Body::Propose { .. });
+        let copies = if !once && self.rng.chance(link.twice) { 2 } else { 1 };
         for _ in 0..copies {
             let (net, bytes) = (self.clone(), bytes.clone());
             let at = self.host.now() + self.delay(link);

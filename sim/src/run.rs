@@ -3,11 +3,7 @@
 //! **Safety first**: until `calm_from` anything may fail. **Then liveness**: all faults end, whoever is down starts,
 //! and within the bounds of [`Settings`] every member has to serve and to agree.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kontiki::wire::etcdserverpb as pb;
 
@@ -48,7 +44,7 @@ pub struct Verdict {
     pub hash: u64,
     /// How long it took the members, in virtual time.
     pub simulated: Duration,
-    /// How long the run took, and the oracles after it.
+    /// Processor time that the run took, and the oracles after it.
     pub took: (Duration, Duration),
     /// What happened how often.
     pub counts: BTreeMap<String, u64>,
@@ -69,7 +65,7 @@ impl Verdict {
 
 /// Runs a plan on the event loop. A panic of the member's code is a violation.
 pub fn storm(plan: &Plan, keep_trace: bool) -> Verdict {
-    let began = Instant::now();
+    let began = cpu_time();
     let executor = Executor::new();
     let world = World::new(executor.clone(), plan.knobs.clone(), plan.seed, keep_trace);
     let order = if plan.knobs.drawn_order { Order::Drawn } else { Order::Turn };
@@ -194,8 +190,14 @@ fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
     world.record(|history| history.settings = settings);
 }
 
-fn judge<H: Host>(world: &World<H>, began: Instant, keep_trace: bool) -> Verdict {
-    let ran = began.elapsed();
+/// What this thread has used of a processor: others who use it too do not count.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
+fn judge<H: Host>(world: &World<H>, began: Duration, keep_trace: bool) -> Verdict {
+    let ran = cpu_time().saturating_sub(began);
     let simulated = Duration::from_micros(world.host.now());
     let history = world.take_history();
     let mut violations = world.failures();
@@ -211,7 +213,7 @@ fn judge<H: Host>(world: &World<H>, began: Instant, keep_trace: bool) -> Verdict
         undecided,
         hash: world.probe.hash(),
         simulated,
-        took: (ran, began.elapsed() - ran),
+        took: (ran, cpu_time().saturating_sub(began + ran)),
         counts: world.probe.counts().into_iter().map(|(what, count)| (what.to_owned(), count)).collect(),
         outcomes: world
             .probe

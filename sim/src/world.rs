@@ -30,7 +30,7 @@ use crate::{
     clock::{SimClock, TRUE_RATE},
     history::{self, Applied, Boot, History},
     host::{Host, Micros, Process},
-    net::{Address, Answering, Net, Served, peer_url},
+    net::{Address, Answering, Net, Served, address_of, peer_url},
     plan::Knobs,
     probe::{Event, Probe},
     rng::Rng,
@@ -174,6 +174,16 @@ impl<H: Host> World<H> {
     pub fn living(&self) -> Vec<Address> {
         let state = self.lock();
         state.slots.iter().filter(|(_, slot)| !slot.given_up).map(|(address, _)| *address).collect()
+    }
+
+    /// The addresses of the members that vote, as the leader knows them, or any other.
+    pub fn voters(&self) -> Vec<Address> {
+        let knows = self
+            .leader()
+            .or_else(|| self.living().into_iter().find(|address| self.handle(*address).is_some()));
+        let members = knows.and_then(|address| self.handle(address)).map(|handle| handle.members());
+        let voters = members.unwrap_or_default().into_iter().filter(|member| !member.learner);
+        voters.filter_map(|member| member.peer_urls.iter().find_map(|url| address_of(url))).collect()
     }
 
     /// An address where nobody has been.

@@ -209,8 +209,8 @@ impl Run {
             return Ok(());
         }
         println!(
-            "{} runs, {} failed, in {:.1} s ({:.1} runs/s): {:.0} s simulated, {per_second:.0} for each second of \
-             running; oracles took {:.1} s",
+            "{} runs, {} failed, in {:.1} s ({:.1} runs/s): {:.0} s simulated, {per_second:.0} for each second \
+             of a processor; oracles took {:.1} s",
             totals.runs,
             totals.failed.len(),
             took.as_secs_f64(),
