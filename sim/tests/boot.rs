@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use kontiki::{
+    auth::Who,
     mvcc::{PutRequest, RangeRequest},
     server::api::Member as _,
     state::{Alarm, AlarmKind, Command, Reply},
@@ -17,7 +18,7 @@ use sim::whole::Cluster;
 async fn put(cluster: &Cluster, member: usize, key: &str, value: &str) -> bool {
     let request =
         PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..PutRequest::default() };
-    let reply = cluster.handle(member).propose(Command::Put(request)).await;
+    let reply = cluster.handle(member).propose(Who::default(), Command::Put(request)).await;
     matches!(reply, Ok((Reply::Put(_), _)))
 }
 
