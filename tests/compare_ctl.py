@@ -217,6 +217,59 @@ def global_suite():
     return s
 
 
+def auth_suite():
+    permissions = "read foo|readwrite a b|write /p/ --prefix|read k --from-key|readwrite '' --prefix|read ''|bogus foo|read|read a b --prefix"
+    permissions += "|read a b --from-key|read a --prefix --from-key|read '' --prefix --from-key|READ foo|rw foo|write foo|readwrite zz -w json"
+    s = each("auth status") + [Step(f"auth {line}") for line in ["enable", "enable extra", "disable extra", "status extra", "disable"]]
+    for form in FORMATS:
+        s += [Step(f"role add r-{form} -w {form}")]
+    s += [Step(l) for l in "role add r0|role add r0|role add|role add ''|role get|role get nosuch|role list extra|role delete".split("|")] + each("role list")
+    s += [Step(f"role grant-permission r0 {p}") for p in permissions.split("|")] + [Step("role grant-permission nosuch read foo")]
+    s += each("role get r0") + [Step(f"role revoke-permission {p}") for p in "r0 foo|r0 a b|r0 /p/ --prefix|r0 k --from-key|r0 nosuch|nosuch foo|r0".split("|")]
+    s += [Step("role revoke-permission r0 '' --prefix -w json"), Step("role revoke-permission r0 '' -w fields"), Step("role get r0"), Step("role get root")]
+    s += [Step(f"role delete {l}") for l in ["r-json", "r-simple -w json", "r-protobuf -w fields", "nosuch"]]
+    s += [Step("user add u1:pw1"), Step("user add u2 --new-user-password=pw2"), Step("user add u3 --no-password"), Step("user add u4 --interactive=false", stdin="pw4\n")]
+    s += [Step("user add u6", stdin="pw\nother\n"), Step("user add u6", stdin="\n"), Step("user add u6 --interactive=false", stdin="  two words\n")]
+    s += [Step(f"user {l}") for l in "add u1:pw1|add|add :pw|add ''  --new-user-password=x|add u7:|add u8:p -w json|add u9:p -w fields|add u10:p -w protobuf|add u11:a:b:c".split("|")]
+    s += each("user list") + [Step("user list extra"), Step("role add r-simple"), Step("role grant-permission r0 readwrite foo"), Step("role grant-permission r-simple read /p/ --prefix")]
+    for line in "u1 r0|u1 nosuch|nosuch r0|u1|u2 r0 -w json|u3 r0 -w fields|u1 r0|u1 r-simple|u3 r0 -w protobuf".split("|"):
+        s += [Step(f"user grant-role {line}")]
+    s += each("user get u1") + each("user get u1 --detail", ["simple", "json"]) + [Step("user get nosuch"), Step("user get")]
+    s += [Step(f"user revoke-role {line}") for line in ["u1 r-simple", "u1 r-simple", "nosuch r0", "u2 r0 -w json", "u1"]]
+    s += [Step(f"user passwd {line} --interactive=false", stdin="pw1\n") for line in ["u1", "nosuch", "u1 -w json", "u3"]] + [Step("user passwd")]
+    s += [Step(f"user delete {line}") for line in ["u9", "u10 -w json", "nosuch", ""]] + [Step("put foo 1"), Step("put other 1"), Step("user add root:rootpw")]
+    return s + [Step("auth enable")] + auth_on_steps()
+
+
+def auth_on_steps():
+    root, user = "--user root:rootpw", "--user u1:pw1"
+    s = [Step("auth status"), Step(f"{root} auth enable"), Step(f"{root} auth status -w fields")]
+    for line in ["user get root", "role get root", "role get root -w json", "role list", "user list"]:
+        s += [Step(f"{root} {line}")]
+    s += [Step(l) for l in "get foo|put foo bar|get foo -w json|--user u1:wrong get foo|--user nosuch:x get foo|--user u3: get foo|--user '' get foo".split("|")]
+    s += [Step(f"{user} {l}") for l in "put foo bar|get foo|put other x|get other|get a z|get '' --prefix|del foo|del other".split("|")]
+    s += [Step("--user u1 --password pw1 put foo v"), Step("--user u1 get foo", stdin="pw1\n"), Step("--user u1 get foo", stdin=""), Step("get foo", env={"ETCDCTL_USER": "u1:pw1"})]
+    for txn in ["\nget foo\n\n\n", "\nput other x\n\n\n", '\nput foo x\n\nget other\n\n', 'mod("other") > "0"\n\nget foo\n\n\n']:
+        s += [Step(f"{user} txn", stdin=txn)]
+    s += [Step(f"{user} watch foo", events=[f"{user} put foo w"]), Step(f"{user} watch other"), Step("watch foo")]
+    for step in s[-2:]:
+        step.exit_only = True  # 3.5.1's server says less about it than a later one
+    for line in "user list|user get u1|user get u2|role get r0|role get r-simple|role list|auth disable|user add x:y|role add x|auth status".split("|"):
+        s += [Step(f"{user} {line}")]
+    s += [Step(f"{user} user passwd u1 --interactive=false", stdin="pw1\n"), Step(f"{user} member list"), Step(f"{user} endpoint status"), Step(f"{user} endpoint health")]
+    s += [Step(f"{user} {l}") for l in "endpoint hashkv|alarm list|defrag|member add m --peer-urls=http://127.0.0.1:9999|lease grant 100|lease list".split("|")]
+    s += [Step("endpoint health"), Step("endpoint hashkv"), Step("defrag")]
+    for line in ["member list", "endpoint status", "alarm list", "lease grant 100", "lease list", f"{user} alarm disarm", f"{user} compaction 2"]:
+        s.append(Step(line))
+        s[-1].late = "3.5.29 and newer ask who it is"
+    grant = Step(f"{root} lease grant 100", save=("lease", r"lease ([0-9a-f]+) granted"))
+    s += [grant, Step(f"{root} put other x --lease={{lease}}"), Step(f"{user} lease revoke {{lease}}"), Step(f"{user} put foo v --lease={{lease}}")]
+    s += [Step(f"{root} {l}") for l in "role grant-permission root read foo|role get root|role delete root|user delete root|user revoke-role root root|user delete u8".split("|")]
+    s += [Step(f"{root} {l}") for l in "role get r0|role delete r0|user get u1|auth disable".split("|")]
+    s += [Step(l) for l in ["get foo", "--user u1:pw1 get foo", "--user nosuch:x get foo"]]
+    return s
+
+
 def cluster_suite():
     s = [Step("put foo bar")]
     for word in ["status", "hashkv"]:
@@ -234,6 +287,7 @@ def cluster_suite():
 SUITES = {
     "kv": kv_suite, "txn": txn_suite, "watch": watch_suite, "lease": lease_suite, "member": member_suite,
     "endpoint": endpoint_suite, "maintenance": maintenance_suite, "global": global_suite, "cluster": cluster_suite,
+    "auth": auth_suite,
 }  # fmt: skip
 
 
@@ -411,6 +465,8 @@ RULES = [
     (r'"(ID|id)"( ?: ?)\d{15,}', r'"\1"\2ID'),
     (r"^[0-9a-f]{16}$", "ID"),
     (r"(127\.0\.0\.1|localhost):\d{5}", "ADDRESS"),
+    # etcdctl hides what is typed by calling stty, also where nobody types.
+    (r"^stty: .*\n", ""),
     # Ids that begin with zeros are shorter, or come after spaces.
     (r"^Member +", "Member "),
     (r"[0-9a-f]{13,16}(, unstarted| added to| removed from| updated in| promoted in)", r"ID\1"),

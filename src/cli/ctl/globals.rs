@@ -7,6 +7,7 @@ use super::{
     flags::Flags,
     log,
     output::{self, Format, Printer},
+    prompt,
     tree::GLOBAL_FLAGS,
 };
 
@@ -104,7 +105,7 @@ pub fn settle(flags: &mut Flags, ignore: &[&str]) -> Result<(Settings, Box<dyn P
         command_timeout: flags.duration("command-timeout"),
         keepalive_time: flags.duration("keepalive-time"),
         keepalive_timeout: flags.duration("keepalive-timeout"),
-        user: user(flags)?,
+        user: user(flags, || prompt::password("Password: "))?,
     };
     Ok((settings, output::printer(format, flags.on("hex"))))
 }
@@ -141,20 +142,22 @@ fn check_security(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `name:password`, or the name alone with `--password`.
-fn user(flags: &Flags) -> Result<Option<(String, String)>, Failure> {
+/// `name:password`, or the name alone with `--password`, or with what is asked for.
+fn user(
+    flags: &Flags,
+    ask: impl FnOnce() -> Result<String, Failure>,
+) -> Result<Option<(String, String)>, Failure> {
     let (user, password) = (flags.text("user"), flags.text("password"));
     Ok(match (user, password) {
         ("", _) => None,
         (user, "") => match user.split_once(':') {
             Some((_, "")) => None,
             Some((name, password)) => Some((name.into(), password.into())),
-            None => {
-                return Err(Failure::new(
-                    Exit::BadFeature,
-                    "asking for a password is not supported yet; give --user name:password or --password",
-                ));
-            }
+            None => match ask()? {
+                // As on the line: an empty one is none.
+                password if password.is_empty() => None,
+                password => Some((user.into(), password)),
+            },
         },
         (user, password) => Some((user.into(), password.into())),
     })
@@ -219,11 +222,14 @@ mod tests {
 
     #[test]
     fn users_are_split_at_the_first_colon() {
+        let user = |flags: &Flags| super::user(flags, || unreachable!("it is given"));
         assert_eq!(user(&flags(&["--user=a:b:c"])), Ok(Some(("a".into(), "b:c".into()))));
         assert_eq!(user(&flags(&["--user=a:b", "--password=c"])), Ok(Some(("a:b".into(), "c".into()))));
         assert_eq!(user(&flags(&["--user=a:"])), Ok(None));
         assert_eq!(user(&flags(&[])), Ok(None));
-        assert_eq!(user(&flags(&["--user=a"])).map_err(|f| f.exit), Err(Exit::BadFeature));
+        let asked = |line: &[&str], answer: &str| super::user(&flags(line), || Ok(answer.to_owned()));
+        assert_eq!(asked(&["--user=a"], "b"), Ok(Some(("a".into(), "b".into()))));
+        assert_eq!(asked(&["--user=a"], ""), Ok(None));
     }
 
     #[test]

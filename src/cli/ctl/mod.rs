@@ -11,10 +11,11 @@
 //! - A command ends in an [`Outcome`]; only [`main`] exits.
 //! - `contract/cli.md` is the specification, `tests/compare_ctl.py` the judge.
 //!
-//! Left out so far: users, roles and authentication's own commands, locks and elections, `make-mirror`, `check`,
+//! Left out so far: locks and elections, `make-mirror`, `check`,
 //! `snapshot`, TLS, discovery by DNS. Kept different on purpose: `alarm disarm -w fields` and comparing leases
 //! do not crash, and single quotes in `txn` keep the whole word.
 
+mod auth;
 mod client;
 mod endpoint;
 mod fail;
@@ -27,8 +28,11 @@ mod log;
 mod maintenance;
 mod member;
 mod output;
+mod prompt;
+mod role;
 mod tree;
 mod txn;
+mod user;
 mod watch;
 
 use std::io::Write;
@@ -134,6 +138,22 @@ async fn act(action: Action, context: Context) -> Outcome {
         Action::AlarmDisarm => maintenance::alarm_disarm(context).await,
         Action::Defrag => maintenance::defrag(context).await,
         Action::MoveLeader => maintenance::move_leader(context).await,
+        Action::AuthEnable => auth::enable(context).await,
+        Action::AuthDisable => auth::disable(context).await,
+        Action::AuthStatus => auth::status(context).await,
+        Action::UserAdd => user::add(context).await,
+        Action::UserDelete => user::delete(context).await,
+        Action::UserGet => user::get(context).await,
+        Action::UserList => user::list(context).await,
+        Action::UserPasswd => user::passwd(context).await,
+        Action::UserGrantRole => user::grant_role(context).await,
+        Action::UserRevokeRole => user::revoke_role(context).await,
+        Action::RoleAdd => role::add(context).await,
+        Action::RoleDelete => role::delete(context).await,
+        Action::RoleGet => role::get(context).await,
+        Action::RoleList => role::list(context).await,
+        Action::RoleGrantPermission => role::grant_permission(context).await,
+        Action::RoleRevokePermission => role::revoke_permission(context).await,
         // These need no server; `run` has done them.
         Action::Version | Action::Help => Ok(()),
     }

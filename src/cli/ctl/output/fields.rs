@@ -69,6 +69,12 @@ impl Printer for Fields {
                     out.push('\n');
                 }
             }
+            Reply::Changed(_, response) => header(response, &mut out),
+            Reply::RoleGet(_, response) => role(response, &mut out),
+            Reply::RoleList(response) => roles(response, &mut out),
+            Reply::AuthStatus(_) | Reply::UserGet(..) | Reply::UserList(_) => {
+                return Err(Unsupported::format("fields"));
+            }
             Reply::MemberAdd(_)
             | Reply::MemberRemove(..)
             | Reply::MemberUpdate(..)
@@ -77,6 +83,28 @@ impl Printer for Fields {
         }
         Ok(out.into())
     }
+}
+
+fn role(response: &pb::AuthRoleGetResponse, out: &mut String) {
+    header(&response.header, out);
+    for permission in &response.perm {
+        // etcdctl's second space, too.
+        field("PermType", format!(" {}", access_name(permission.perm_type)), out);
+        quoted("Key", &permission.key, out);
+        quoted("RangeEnd", &permission.range_end, out);
+    }
+}
+
+fn roles(response: &pb::AuthRoleListResponse, out: &mut String) {
+    header(&response.header, out);
+    let roles: String =
+        response.roles.iter().map(|role| format!(" {}", go::quote(role.as_bytes()))).collect();
+    let _ = writeln!(out, "\"Roles\" :{roles}");
+}
+
+fn access_name(number: i32) -> String {
+    use crate::wire::authpb::permission::Type;
+    Type::try_from(number).map_or_else(|_| number.to_string(), |access| access.as_str_name().into())
 }
 
 fn field(name: &str, value: impl std::fmt::Display, out: &mut String) {

@@ -77,6 +77,16 @@ impl Printer for Json {
                 Object::new().header(&response.header).list("alarms", &response.alarms, alarms).end()
             }
             Reply::MoveLeader(_, _, response) => Object::new().header(&response.header).end(),
+            Reply::Changed(_, header) => Object::new().header(header).end(),
+            Reply::AuthStatus(r) => Object::new()
+                .header(&r.header)
+                .bool("enabled", r.enabled)
+                .number("authRevision", r.auth_revision)
+                .end(),
+            Reply::UserGet(_, r) => Object::new().header(&r.header).texts("roles", &r.roles).end(),
+            Reply::UserList(r) => Object::new().header(&r.header).texts("users", &r.users).end(),
+            Reply::RoleGet(_, r) => role(r),
+            Reply::RoleList(r) => Object::new().header(&r.header).texts("roles", &r.roles).end(),
         };
         Ok((text + "\n").into())
     }
@@ -260,6 +270,17 @@ fn time_to_live(response: &pb::LeaseTimeToLiveResponse, keys: bool) -> String {
         .always("granted-ttl", response.granted_ttl)
         .always("keys", keys)
         .end()
+}
+
+fn role(response: &pb::AuthRoleGetResponse) -> String {
+    let permissions = array(&response.perm, |permission| {
+        Object::new()
+            .number("permType", permission.perm_type)
+            .bytes("key", &permission.key)
+            .bytes("range_end", &permission.range_end)
+            .end()
+    });
+    Object::new().header(&response.header).list("perm", &response.perm, permissions).end()
 }
 
 fn member(member: &pb::Member) -> String {

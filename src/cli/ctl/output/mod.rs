@@ -70,6 +70,18 @@ pub enum Reply {
     Alarms(pb::AlarmResponse),
     /// `move-leader`: from, to.
     MoveLeader(u64, u64, pb::MoveLeaderResponse),
+    /// What changed users or roles: its sentence, and the answer's header, which is all of it.
+    Changed(String, Option<pb::ResponseHeader>),
+    /// `auth status`.
+    AuthStatus(pb::AuthStatusResponse),
+    /// `user get`, with the user's name.
+    UserGet(String, pb::AuthUserGetResponse),
+    /// `user list`.
+    UserList(pb::AuthUserListResponse),
+    /// `role get`, with the role's name.
+    RoleGet(String, pb::AuthRoleGetResponse),
+    /// `role list`.
+    RoleList(pb::AuthRoleListResponse),
 }
 
 /// One endpoint's health.

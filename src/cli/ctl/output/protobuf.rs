@@ -33,6 +33,13 @@ impl Printer for Protobuf {
             Reply::MemberPromote(_, response) => response.encode_to_vec(),
             Reply::Alarms(response) => response.encode_to_vec(),
             Reply::MoveLeader(_, _, response) => response.encode_to_vec(),
+            // All of these answers have their header in the same place.
+            Reply::Changed(_, header) => pb::AuthRoleAddResponse { header: *header }.encode_to_vec(),
+            Reply::AuthStatus(response) => response.encode_to_vec(),
+            Reply::UserGet(_, response) => response.encode_to_vec(),
+            Reply::UserList(response) => response.encode_to_vec(),
+            Reply::RoleGet(_, response) => response.encode_to_vec(),
+            Reply::RoleList(response) => response.encode_to_vec(),
             Reply::Revoke(_, response) => return Err(no_form(&response.header.unwrap_or_default())),
             Reply::Status(_) | Reply::Health(_) | Reply::HashKv(_) => {
                 return Err(Unsupported::format("protobuf"));

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Format, Health, Printed, Printer, Reply, Unsupported, alarm_text, is_delete, kv};
 use crate::{
-    cli::ctl::go,
+    cli::ctl::{go, kv::prefix_end},
     wire::{RawKeyValue, etcdserverpb as pb},
 };
 
@@ -55,6 +55,17 @@ impl Printer for Simple {
             Reply::MoveLeader(from, to, _) => {
                 format!("Leadership transferred from {from:x} to {to:x}\n").into()
             }
+            Reply::Changed(text, _) => format!("{text}\n").into(),
+            Reply::AuthStatus(r) => {
+                format!("Authentication Status: {}\nAuthRevision: {}\n", r.enabled, r.auth_revision).into()
+            }
+            Reply::UserGet(name, r) => {
+                let roles: String = r.roles.iter().map(|role| format!(" {role}")).collect();
+                format!("User: {name}\nRoles:{roles}\n").into()
+            }
+            Reply::UserList(r) => r.users.iter().map(|user| format!("{user}\n")).collect::<String>().into(),
+            Reply::RoleGet(name, r) => role(name, r).into(),
+            Reply::RoleList(r) => r.roles.iter().map(|role| format!("{role}\n")).collect::<String>().into(),
         })
     }
 }
@@ -120,6 +131,33 @@ impl Simple {
         }
         out
     }
+}
+
+/// A role's permissions, what may be read first.
+fn role(name: &str, response: &pb::AuthRoleGetResponse) -> Vec<u8> {
+    use crate::wire::authpb::permission::Type;
+    let mut out = format!("Role {name}\n").into_bytes();
+    for (title, access) in [("KV Read:\n", Type::Read), ("KV Write:\n", Type::Write)] {
+        out.extend_from_slice(title.as_bytes());
+        for permission in &response.perm {
+            let has = Type::try_from(permission.perm_type);
+            if has != Ok(access) && has != Ok(Type::Readwrite) {
+                continue;
+            }
+            let (key, end) = (permission.key.as_ref(), permission.range_end.as_ref());
+            out.push(b'\t');
+            match end {
+                b"" => out.extend_from_slice(key),
+                b"\0" => out.extend([b"[", key, b", <open ended>"].concat()),
+                end => out.extend([b"[", key, b", ", end, b")"].concat()),
+            }
+            if !end.is_empty() && prefix_end(key) == end {
+                out.extend([b" (prefix ", key, b")"].concat());
+            }
+            out.push(b'\n');
+        }
+    }
+    out
 }
 
 fn time_to_live(response: &pb::LeaseTimeToLiveResponse, keys: bool) -> Vec<u8> {

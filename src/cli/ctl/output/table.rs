@@ -67,7 +67,13 @@ impl Printer for Table {
             | Reply::MemberUpdate(..)
             | Reply::MemberPromote(..)
             | Reply::Alarms(_)
-            | Reply::MoveLeader(..) => return Err(Unsupported::format("table")),
+            | Reply::MoveLeader(..)
+            | Reply::Changed(..)
+            | Reply::AuthStatus(_)
+            | Reply::UserGet(..)
+            | Reply::UserList(_)
+            | Reply::RoleGet(..)
+            | Reply::RoleList(_) => return Err(Unsupported::format("table")),
         };
         Ok(text.into())
     }
