@@ -27,6 +27,9 @@ use crate::{
 /// The clients' address on the network.
 pub const CLIENTS: Address = 0;
 
+/// How long it takes until a stream that lost something is known to be broken.
+const BREAK: Micros = 1_000_000;
+
 /// How many responses of a watch may be on their way.
 const RESPONSES_MAX: usize = 8;
 
@@ -209,7 +212,11 @@ impl<H: Host> Client<H> {
                 }
             };
             let Some(Ok(response)) = response else { return };
-            self.travel(member, CLIENTS).await;
+            match world.net.passage(member, CLIENTS) {
+                Some(delay) => world.host.sleep(delay).await,
+                // A stream has no holes: what gets lost breaks the connection.
+                None => return world.host.sleep(BREAK).await,
+            }
             let at = world.time();
             world.probe.fold(&prost::Message::encode_to_vec(&response));
             world.probe.watch(&response);
