@@ -76,9 +76,18 @@ fn call(dice: &mut Dice, storm: &Storm, number: usize) -> Call {
 fn execute(model: &mut Model, call: &Call) -> Reply {
     let fine = "the generator makes no requests that are refused";
     match call {
-        Call::Put(request) => model.put(request).expect(fine).into(),
-        Call::DeleteRange(request) => model.delete(request).into(),
-        Call::Txn(request) => model.txn(request).expect(fine).into(),
+        Call::Put(request) => {
+            let done = model.put(request).expect(fine);
+            pb::PutResponse { header: header(model.revision()), ..done }.into()
+        }
+        Call::DeleteRange(request) => {
+            let done = model.delete(request);
+            pb::DeleteRangeResponse { header: header(model.revision()), ..done }.into()
+        }
+        Call::Txn(request) => {
+            let done = model.txn(request).expect(fine);
+            pb::TxnResponse { header: header(model.revision()), ..done }.into()
+        }
         Call::Range(request) => {
             let found = model.range(request, model.revision());
             pb::RangeResponse { header: header(model.revision()), ..found }.into()

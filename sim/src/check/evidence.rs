@@ -13,7 +13,7 @@ use kontiki::wire::{
 };
 
 use super::{
-    kv::{Kv, Span, show, show_kv},
+    kv::{Kv, Span, show_kv},
     model::Change,
 };
 use crate::history::{Call, History, Outcome, Reply, WatchLog};
@@ -145,7 +145,7 @@ impl Evidence {
             }
             let at = events.entry(revision).or_default();
             // One that came twice is for the watches' oracle.
-            if !at.iter().any(|seen| seen.key == kv.key) {
+            if !at.contains(&kv) {
                 at.push(kv);
             }
         }
@@ -174,9 +174,8 @@ impl Evidence {
     pub fn known(&self, revision: i64) -> Vec<Kv> {
         let deleted = self.deletions.get(&revision).into_iter().flatten();
         let gone = deleted.map(|key| Kv { key: key.clone(), mod_revision: revision, ..Kv::default() });
-        let mut known: BTreeMap<Bytes, Kv> = gone.map(|kv| (kv.key.clone(), kv)).collect();
-        known.extend(self.puts(revision).map(|kv| (kv.key.clone(), kv.clone())));
-        known.into_values().collect()
+        // A transaction that does both to a key puts it first.
+        self.puts(revision).cloned().chain(gone).collect()
     }
 
     /// Watches that saw events of the revision.
@@ -186,15 +185,10 @@ impl Evidence {
 
     /// What contradicts that the revision changed just this; none if nothing does.
     pub fn against(&self, revision: i64, changes: &[Change]) -> Option<String> {
-        let made = |key: &Bytes| changes.iter().map(|change| &change.kv).find(|kv| kv.key == *key);
-        for kv in self.puts(revision) {
-            if made(&kv.key) != Some(kv) {
-                return Some(format!("{} was seen", show_kv(kv)));
-            }
-        }
-        for key in self.deletions.get(&revision).into_iter().flatten() {
-            if !made(key).is_some_and(Kv::is_deletion) {
-                return Some(format!("a deletion of {} was seen", show(key)));
+        let made = |wanted: &Kv| changes.iter().any(|change| change.kv == *wanted);
+        for kv in self.known(revision) {
+            if !made(&kv) {
+                return Some(format!("{} was seen", show_kv(&kv)));
             }
         }
         for witness in self.witnesses.iter().filter(|w| (w.from..=w.to).contains(&revision)) {

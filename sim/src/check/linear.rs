@@ -127,10 +127,30 @@ impl Claims {
                 violations.push(violation("linear/one-write-a-revision", text, &[other, op]));
             }
         }
+        claims.reads.extend(revocations(history));
         claims.reads.sort_by_key(|claim| claim.revision);
         claims.open.sort_by_key(|(at, _)| history.ops[*at].start);
         (claims, violations)
     }
+}
+
+/// Revocations that were answered, of leases that were granted once: at the revision that they name, no key is on them.
+fn revocations(history: &History) -> Vec<Claim> {
+    let mut grants: BTreeMap<i64, usize> = BTreeMap::new();
+    let mut claims = Vec::new();
+    for (at, op) in history.ops.iter().enumerate() {
+        match (&op.call, op.outcome.reply()) {
+            (_, Some(Reply::LeaseGrant(reply))) => *grants.entry(reply.id).or_default() += 1,
+            // Ids that the cluster draws don't come twice.
+            (Call::LeaseGrant(request), None) => *grants.entry(request.id).or_default() += 1,
+            (Call::LeaseRevoke(request), Some(reply)) => {
+                let revision = reply.header().map_or(0, |header| header.revision);
+                claims.push((request.id, Claim { op: at, revision, wrote: false, serializable: true }));
+            }
+            _ => {}
+        }
+    }
+    claims.into_iter().filter(|(lease, _)| grants.get(lease) == Some(&1)).map(|(_, claim)| claim).collect()
 }
 
 pub(super) fn violation(rule: &'static str, text: String, ops: &[&Op]) -> Violation {

@@ -8,11 +8,17 @@ pub mod compaction;
 mod compare;
 mod evidence;
 pub mod kv;
+pub mod lease;
 pub mod linear;
+pub mod liveness;
+pub mod locks;
 pub mod model;
 pub mod order;
+pub mod raft;
 mod replay;
 pub mod request;
+pub mod revision;
+pub mod state_hash;
 pub mod watch;
 
 use std::{fmt, path::Path};
@@ -74,6 +80,11 @@ pub fn all(history: &History) -> Report {
     let mut violations = timeline.violations.clone();
     violations.extend(watch::check_with(history, &timeline));
     violations.extend(compaction::check_with(history, &timeline));
+    violations.extend(lease::check_with(history, &timeline));
+    violations.extend(locks::check_with(history, &timeline));
+    for oracle in [raft::check, state_hash::check, revision::check, liveness::check] {
+        violations.extend(oracle(history));
+    }
     Report { violations, undecided: timeline.undecided, looked_at }
 }
 

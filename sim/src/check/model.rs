@@ -9,6 +9,9 @@
 //! changes: 2 [a]   5 [a, b]   7 [a]                     in the order of each request's operations
 //! ```
 //!
+//! A transaction may put a key in one nested transaction and delete it in a later one: then one revision changes the key
+//! twice, and what was there before is what was there before the revision.
+//!
 //! Left out: compaction and lease time, which change nothing that is stored here; both have oracles of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,11 +51,11 @@ pub struct Model {
     first: i64,
     revision: i64,
     keys: BTreeMap<Bytes, Vec<Kv>>,
-    /// The keys that each revision after `first` changed.
-    changes: Vec<Vec<Bytes>>,
+    /// What each revision after `first` changed: keys, with the place of the change in the key's history.
+    changes: Vec<Vec<(Bytes, usize)>>,
     leased: BTreeMap<i64, BTreeSet<Bytes>>,
-    /// The keys that the request under way has changed.
-    open: Vec<Bytes>,
+    /// What the request under way has changed.
+    open: Vec<(Bytes, usize)>,
 }
 
 fn header(revision: i64) -> Option<pb::ResponseHeader> {
@@ -97,14 +100,19 @@ impl Model {
 
     /// What a revision changed, in the order of the request's operations.
     pub fn changes(&self, revision: i64) -> Vec<Change> {
-        let Some(keys) = self.changes.get((revision - self.first - 1) as usize) else { return Vec::new() };
-        let change = |key: &Bytes| {
-            let versions = &self.keys[key];
-            let at = versions.partition_point(|kv| kv.mod_revision < revision);
-            let prev = versions[..at].last().filter(|kv| !kv.is_deletion()).cloned();
-            Change { kv: versions[at].clone(), prev }
+        let changed = self.changes.get((revision - self.first - 1) as usize).into_iter().flatten();
+        let change = |(key, at): &(Bytes, usize)| {
+            let (kv, prev) = Self::pair(&self.keys[key], *at);
+            Change { kv: kv.clone(), prev: prev.cloned() }
         };
-        keys.iter().map(change).collect()
+        changed.map(change).collect()
+    }
+
+    /// A change, and what was there before its revision.
+    fn pair(versions: &[Kv], at: usize) -> (&Kv, Option<&Kv>) {
+        let kv = &versions[at];
+        let before = versions[..at].iter().rev().find(|before| before.mod_revision < kv.mod_revision);
+        (kv, before.filter(|before| !before.is_deletion()))
     }
 
     /// What the revisions from `from` to `to` changed within `span`: the key-value or deletion, and what was before.
@@ -114,23 +122,17 @@ impl Model {
         from: i64,
         to: i64,
     ) -> Box<dyn Iterator<Item = (&'a Kv, Option<&'a Kv>)> + 'a> {
-        let pair = |versions: &'a [Kv], at: usize| {
-            let prev = versions[..at].last().filter(|kv| !kv.is_deletion());
-            (&versions[at], prev)
-        };
         if span.is_one() {
             let versions = self.versions(&span.key);
             let first = versions.partition_point(|kv| kv.mod_revision < from);
             let last = versions.partition_point(|kv| kv.mod_revision <= to);
-            return Box::new((first..last.max(first)).map(move |at| pair(versions, at)));
+            return Box::new((first..last.max(first)).map(move |at| Self::pair(versions, at)));
         }
         let revisions = from.max(self.first + 1)..=to.min(self.revision);
         Box::new(revisions.flat_map(move |revision| {
-            let keys = self.changes.get((revision - self.first - 1) as usize).into_iter().flatten();
-            keys.filter(|key| span.contains(key)).map(move |key| {
-                let versions = self.versions(key);
-                pair(versions, versions.partition_point(|kv| kv.mod_revision < revision))
-            })
+            let changed = self.changes.get((revision - self.first - 1) as usize).into_iter().flatten();
+            let within = changed.filter(|(key, _)| span.contains(key));
+            within.map(move |(key, at)| Self::pair(self.versions(key), *at))
         }))
     }
 
@@ -155,8 +157,8 @@ impl Model {
     }
 
     fn push(&mut self, kv: Kv) {
-        self.open.push(kv.key.clone());
         let versions = self.keys.entry(kv.key.clone()).or_default();
+        self.open.push((kv.key.clone(), versions.len()));
         let before = versions.last().map_or(0, |kv| kv.lease);
         let (key, lease) = (kv.key.clone(), kv.lease);
         versions.push(kv);
@@ -215,7 +217,7 @@ impl Model {
     pub fn undo_to(&mut self, revision: i64) {
         while self.revision > revision {
             self.revision -= 1;
-            for key in self.changes.pop().unwrap_or_default().iter().rev() {
+            for (key, _) in self.changes.pop().unwrap_or_default().iter().rev() {
                 self.pop(key);
             }
         }
@@ -349,7 +351,7 @@ impl Model {
 
     /// Takes back what the request under way has changed.
     fn abandon(&mut self) {
-        for key in std::mem::take(&mut self.open).iter().rev() {
+        for (key, _) in std::mem::take(&mut self.open).iter().rev() {
             self.pop(key);
         }
     }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::{
     Violation, compare,
     evidence::Evidence,
-    kv::{Span, show_kv},
+    kv::{Span, show, show_kv},
     linear::{Claim, Claims, LISTED_MAX, Owner, Timeline, footprint, keys_of, violation},
     model::{Model, Refused},
     order::Seen,
@@ -30,6 +30,9 @@ const REDONE_MAX: usize = 2_000_000;
 
 /// How many causes of one gap are tried.
 const CAUSES_MAX: usize = 4_096;
+
+/// With more causes left, a gap counts as ambiguous without a look at each.
+const COMPARED_MAX: usize = 64;
 
 /// Something that does not fit, and the keys that it has to do with.
 struct Mismatch {
@@ -46,6 +49,8 @@ struct Choice {
     spans: Vec<Span>,
     /// The keys of what failed behind it.
     failed: Vec<Span>,
+    /// Whether another cause agrees with what was seen as well, and would have changed something else.
+    ambiguous: bool,
 }
 
 /// The replay of one history.
@@ -191,8 +196,11 @@ impl<'a> Replay<'a> {
             }
             revision += 1;
         }
-        let Self { model, owners, seen, violations, undecided, sound_until, .. } = self;
-        let sound_until = sound_until.min(model.revision());
+        let Self { model, owners, seen, violations, undecided, sound_until, choices, .. } = self;
+        // What was chosen need not be what was.
+        let chosen =
+            choices.iter().find(|choice| choice.ambiguous).map_or(i64::MAX, |choice| choice.revision - 1);
+        let sound_until = sound_until.min(model.revision()).min(chosen);
         Timeline { model, owners, seen, violations, undecided, sound_until }
     }
 
@@ -335,6 +343,8 @@ impl<'a> Replay<'a> {
         self.redone += usize::from(!self.choices.is_empty() && self.redone > 0);
         let text = if claim.revision < self.history.settings.first_revision {
             Some(format!("the recording began at revision {}", self.history.settings.first_revision))
+        } else if let Call::LeaseRevoke(request) = &op.call {
+            return self.revoked(op, request.id);
         } else if let (Call::Range(request), Some(Reply::Range(seen))) = (&op.call, op.outcome.reply()) {
             if request.revision > claim.revision {
                 Some("it asks for a later one, and should have been refused".to_owned())
@@ -355,6 +365,16 @@ impl<'a> Replay<'a> {
         };
         let rule = if claim.serializable { "linear/serializable" } else { "linear/read" };
         text.map(|text| self.mismatch(op, claim.revision, rule, &text))
+    }
+
+    /// What is wrong with a revocation that was answered here: the lease has keys still.
+    fn revoked(&self, op: &Op, lease: i64) -> Option<Mismatch> {
+        let key = self.model.leased(lease)?.first()?;
+        let keys = self.model.leased(lease).into_iter().flatten().map(Span::one).collect();
+        let now = self.model.revision();
+        let text =
+            format!("{} was answered, and {} is still on it at revision {now}", describe(op), show(key));
+        Some(Mismatch { violation: violation("lease/revoked", text, &[op]), keys })
     }
 
     /// Finds a cause for a revision that no answered write owns.
@@ -384,28 +404,56 @@ impl<'a> Replay<'a> {
         let mut causes = causes.into_iter();
         while let Some(cause) = causes.next() {
             self.redone += usize::from(self.redone > 0);
-            let moved = match cause {
-                Owner::Op(op) => {
-                    let history = self.history;
-                    matches!(self.execute(&history.ops[op].call), Some(Ok(_)))
-                }
-                Owner::LeaseEnd(lease) => self.model.end_lease(lease),
-                Owner::Unexplained => false,
-            };
-            let made = moved && self.model.revision() == revision;
-            if !made || self.evidence.against(revision, &self.model.changes(revision)).is_some() {
-                self.model.undo_to(revision - 1);
+            if !self.try_cause(revision, cause) {
                 continue;
             }
             if let Owner::Op(op) = cause {
                 self.used.insert(op);
             }
             self.owners.push(cause);
-            let left = causes.collect();
-            self.choices.push(Choice { revision, taken: cause, left, spans, failed });
+            let left: Vec<Owner> = causes.collect();
+            let ambiguous = self.is_ambiguous(revision, cause, &left);
+            self.choices.push(Choice { revision, taken: cause, left, spans, failed, ambiguous });
             return true;
         }
         false
+    }
+
+    /// Runs a cause; whether it made the revision, and agrees with what was seen of it.
+    fn try_cause(&mut self, revision: i64, cause: Owner) -> bool {
+        let moved = match cause {
+            Owner::Op(op) => {
+                let history = self.history;
+                matches!(self.execute(&history.ops[op].call), Some(Ok(_)))
+            }
+            Owner::LeaseEnd(lease) => self.model.end_lease(lease),
+            Owner::Unexplained => false,
+        };
+        let made = moved && self.model.revision() == revision;
+        let agrees = made && self.evidence.against(revision, &self.model.changes(revision)).is_none();
+        if !agrees {
+            self.model.undo_to(revision - 1);
+        }
+        agrees
+    }
+
+    /// Whether one of `others` would do for the revision, and change something else.
+    fn is_ambiguous(&mut self, revision: i64, taken: Owner, others: &[Owner]) -> bool {
+        if others.len() > COMPARED_MAX {
+            return true;
+        }
+        let changes = self.model.changes(revision);
+        self.model.undo_to(revision - 1);
+        let mut other = false;
+        for cause in others {
+            if self.try_cause(revision, *cause) {
+                other |= self.model.changes(revision) != changes;
+                self.model.undo_to(revision - 1);
+            }
+        }
+        let again = self.try_cause(revision, taken);
+        assert!(again, "it did just before");
+        other
     }
 
     /// What could have made a revision, the likeliest first.

@@ -178,7 +178,9 @@ impl Walk<'_> {
             let text = format!("got {} after its bookmark {}", show_kv(&event.kv), self.bookmark);
             self.tell("watch/bookmark", text);
         }
-        let again = |events: &[Event]| events.iter().any(|other| other.kv.key == event.kv.key);
+        let again = |events: &[Event]| {
+            events.iter().any(|other| (&other.kv.key, other.deletes) == (&event.kv.key, event.deletes))
+        };
         if revision < self.revision {
             let text = format!("got {} after revision {}", show_kv(&event.kv), self.revision);
             return self.tell("watch/ordered", text);

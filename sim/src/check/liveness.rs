@@ -1,0 +1,66 @@
+//! Once the faults are over and a quorum is healthy, calls are answered in time, and members come to the same state.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Violation,
+    linear::{LISTED_MAX, violation},
+    request::describe,
+};
+use crate::history::{History, Op};
+
+fn calls(history: &History) -> Vec<Violation> {
+    let settings = &history.settings;
+    let Some(calm) = settings.calm_from else { return Vec::new() };
+    let from = calm.after(settings.settle_max);
+    let due = |op: &&Op| {
+        let lives = settings.calm_members.is_empty() || settings.calm_members.contains(&op.member);
+        lives && op.start >= from && op.start.after(settings.calm_op_max) <= settings.ended
+    };
+    let mut violations = Vec::new();
+    for op in history.ops.iter().filter(due) {
+        let took = op.end.map(|end| end.since(op.start));
+        let text = match took {
+            Some(took) if op.outcome.is_unknown() => format!("failed after {took}: {:?}", op.outcome),
+            Some(took) if took > settings.calm_op_max => format!("took {took}"),
+            Some(_) => continue,
+            None => "was never answered".to_owned(),
+        };
+        let text = format!("{} {text}, though the cluster was healthy since {calm}", describe(op));
+        violations.push(violation("liveness/calls", text, &[op]));
+    }
+    violations
+}
+
+fn convergence(history: &History) -> Vec<Violation> {
+    let settings = &history.settings;
+    if settings.calm_from.is_none_or(|calm| calm.after(settings.settle_max) > settings.ended) {
+        return Vec::new();
+    }
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for applied in &history.applied {
+        // A restart replays; what it has come to counts.
+        last.insert(applied.node, applied.index);
+    }
+    if last.is_empty() {
+        return Vec::new();
+    }
+    let newest = settings.calm_nodes.iter().filter_map(|node| last.get(node)).max().copied().unwrap_or(0);
+    // One of whom no batch was recorded was not watched.
+    let behind = |node: &&u64| last.get(node).is_some_and(|index| index + settings.lag_max < newest);
+    let tell = |node: &u64| {
+        let index = last.get(node).copied().unwrap_or(0);
+        let text = format!("{node:x} has applied up to {index} at the end, and others up to {newest}");
+        let (ops, watches) = (Vec::new(), Vec::new());
+        Violation { rule: "liveness/converge", text, ops, watches, at: settings.ended }
+    };
+    settings.calm_nodes.iter().filter(behind).map(tell).collect()
+}
+
+/// Checks the calm.
+pub fn check(history: &History) -> Vec<Violation> {
+    let mut violations = calls(history);
+    violations.extend(convergence(history));
+    violations.truncate(LISTED_MAX);
+    violations
+}

@@ -1,0 +1,114 @@
+//! Locks and elections, as a client library knows them: at most one holds at a time.
+//!
+//! A holder holds from the answer that said so until it begins to let go, and no longer than its lease is certain to
+//! live, than someone revoked it, or than someone else deleted its key. It became the holder only after every older key
+//! under the name was gone.
+
+use super::{
+    Violation,
+    kv::{Span, show},
+    linear::{LISTED_MAX, Owner, Timeline},
+};
+use crate::history::{Call, Held, History, Micros, Outcome, Reply};
+
+/// When a holder's right certainly went on until.
+fn until(held: &Held, history: &History, timeline: &Timeline) -> Micros {
+    let settings = &history.settings;
+    let mut until = held.until.unwrap_or(settings.ended);
+    let mut lives = Micros(0);
+    for op in &history.ops {
+        let ttl = match (&op.call, &op.outcome) {
+            (_, Outcome::Ok(Reply::LeaseGrant(reply))) if reply.id == held.lease => reply.ttl,
+            (Call::LeaseKeepAlive(request), Outcome::Ok(Reply::LeaseKeepAlive(reply)))
+                if request.id == held.lease =>
+            {
+                reply.ttl
+            }
+            (Call::LeaseRevoke(request), Outcome::Ok(_) | Outcome::Unknown(_))
+                if request.id == held.lease =>
+            {
+                until = until.min(op.start);
+                continue;
+            }
+            _ => continue,
+        };
+        let ttl = u64::try_from(ttl).unwrap_or(0);
+        let less = ttl * settings.clock_drift_ppm + settings.lease_early_max.0;
+        lives = lives.max(Micros((op.start.0 + ttl * 1_000_000).saturating_sub(less)));
+    }
+    if held.lease != 0 {
+        until = until.min(lives);
+    }
+    // Whoever deletes a holder's key takes it away.
+    let deleted = timeline.model.versions(held.key.as_bytes()).iter();
+    let deleted = deleted.filter(|kv| kv.is_deletion() && kv.mod_revision > held.created);
+    for kv in deleted {
+        if let Some(Owner::Op(op)) = timeline.owner(history, kv.mod_revision) {
+            until = until.min(history.ops[op].start);
+        }
+    }
+    until
+}
+
+/// The newest revision that may have been when `at` came: behind it all owners had still to start.
+fn newest(history: &History, timeline: &Timeline, at: Micros) -> i64 {
+    let first = history.settings.first_revision;
+    let started = |owner: &Owner| match owner {
+        Owner::Op(op) => history.ops[*op].start <= at,
+        Owner::LeaseEnd(_) | Owner::Unexplained => true,
+    };
+    first + timeline.owners.iter().take_while(|owner| started(owner)).count() as i64
+}
+
+/// Checks who held what.
+pub fn check_with(history: &History, timeline: &Timeline) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let tell = |rule, at, text| Violation { rule, text, ops: Vec::new(), watches: Vec::new(), at };
+    let mut spans: Vec<(&Held, Micros)> =
+        history.held.iter().map(|held| (held, until(held, history, timeline))).collect();
+    spans.sort_by_key(|(held, _)| held.from);
+    for (number, (held, until)) in spans.iter().enumerate() {
+        for (other, _) in spans[number + 1..].iter().take_while(|(other, _)| other.from < *until) {
+            if (other.kind, &other.name) == (held.kind, &held.name) && other.key != held.key {
+                let text = format!(
+                    "client {} held {} from {} and was sure of it until {until}, and client {} held it from {}",
+                    held.client,
+                    show(held.name.as_bytes()),
+                    held.from,
+                    other.client,
+                    other.from
+                );
+                violations.push(tell("locks/exclusive", other.from, text));
+            }
+        }
+        let now = newest(history, timeline, held.from);
+        if now > timeline.sound_until {
+            continue;
+        }
+        let mut end = held.name.clone().into_bytes();
+        if let Some(last) = end.last_mut() {
+            *last = last.saturating_add(1);
+        }
+        let span = Span::new(&held.name.clone().into(), &end.into());
+        let older = timeline.model.scan(&span, now).find(|kv| kv.create_revision < held.created);
+        if let Some(kv) = older {
+            let text = format!(
+                "client {} held {} from {} with a key of revision {}, and {} of revision {} was there before it",
+                held.client,
+                show(held.name.as_bytes()),
+                held.from,
+                held.created,
+                show(&kv.key),
+                kv.create_revision
+            );
+            violations.push(tell("locks/in-turn", held.from, text));
+        }
+    }
+    violations.truncate(LISTED_MAX);
+    violations
+}
+
+/// Checks who held what.
+pub fn check(history: &History) -> Vec<Violation> {
+    check_with(history, &super::linear::timeline(history))
+}
