@@ -124,6 +124,9 @@ impl<W> Node<W> {
 
     /// Hands out what is to be done, in order.
     pub fn poll(&mut self) -> Vec<Effect<W>> {
+        if self.is_alone() {
+            self.input(Input::Campaign);
+        }
         self.propose_queued();
         if let Some(id) = self.reads.ask(self.now, self.config.read_retry_ms)
             && self.raft.step(Input::Read(id)).is_err()
@@ -137,6 +140,12 @@ impl<W> Node<W> {
         self.answer_reads();
         self.keep_log_short();
         std::mem::take(&mut self.effects)
+    }
+
+    /// Whether it follows nobody and nobody else could ever lead: there is no timeout to wait for.
+    fn is_alone(&self) -> bool {
+        let follows_nobody = self.raft.role() == RoleKind::Follower && self.raft.leader().is_none();
+        follows_nobody && self.raft.configuration().voters().into_iter().eq([self.raft.id()])
     }
 
     fn leads(&self) -> bool {
