@@ -36,13 +36,13 @@ const EVENTS_MAX: usize = 4096;
 
 /// The node, and everything that is carried to from there.
 pub(super) struct Core<R: Runtime> {
-    pub node: Node<Waiter>,
-    pub clock: R::Clock,
-    pub tick_ms: u64,
-    pub next_tick: Instant,
-    pub peers: R::PeerNet,
-    pub log: mpsc::UnboundedSender<LogJob>,
-    pub shared: Arc<Shared<R>>,
+    node: Node<Waiter>,
+    clock: R::Clock,
+    tick_ms: u64,
+    next_tick: Instant,
+    peers: R::PeerNet,
+    log: mpsc::UnboundedSender<LogJob>,
+    shared: Arc<Shared<R>>,
 }
 
 /// The core, and what the workers have to report to it.
@@ -178,6 +178,17 @@ impl<R: Runtime> Driver<R> {
 }
 
 impl<R: Runtime> Core<R> {
+    pub fn new(
+        node: Node<Waiter>,
+        tick_ms: u64,
+        log: mpsc::UnboundedSender<LogJob>,
+        shared: Arc<Shared<R>>,
+    ) -> Self {
+        let clock = shared.runtime.clock();
+        let next_tick = clock.now().after(tick_ms);
+        Self { node, next_tick, clock, tick_ms, peers: shared.peers.clone(), log, shared }
+    }
+
     /// Takes events to the node, and carries out what comes of them.
     fn round(
         &mut self,

@@ -12,7 +12,7 @@ use super::{
     exit::{Exit, Exits},
     hub::{self, HubJob, HubWorker},
     keeper::Keeper,
-    log::LogWorker,
+    log::{LogWorker, SnapshotFiles},
     member::Handle,
     options::Options,
     paths::Paths,
@@ -27,6 +27,7 @@ use crate::{
     raft,
     runtime::{Clock, Entropy, Local, PeerNet, Runtime, Task},
     state::AlarmKind,
+    storage::wal::Wal,
     watch::{self, Hub},
 };
 
@@ -87,7 +88,6 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         peers.add_peer(member.id, member.peer_urls.clone());
     }
     let node_config = node_config(&options, me, runtime.entropy().next_u64());
-    let stats = Arc::new(Stats::default());
     let shared = Arc::new(Shared {
         paths,
         me,
@@ -100,16 +100,16 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         },
         store: machine.store().clone(),
         backend,
-        peers: peers.clone(),
+        peers,
         driver: driver_tx,
         applier: applier_tx,
         keeper: keeper_tx,
         hub: hub_tx,
         audience: Arc::default(),
-        exits: exits.clone(),
+        exits,
         sessions: Sessions::new(&runtime, (&options).into(), machine.auth().clone()),
         facts: Facts::new(me, clock.unix_millis(), view, restored.applied),
-        stats: stats.clone(),
+        stats: Arc::new(Stats::default()),
         runtime: runtime.clone(),
     });
     shared.stats.keys.set(shared.count_keys()?);
@@ -117,24 +117,8 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         Fault::corrupt(format!("{e}: the log in {} can't be gone on from", shared.paths.wal.display()))
     })?;
 
-    let driver = Driver::new(Core {
-        node,
-        clock: clock.clone(),
-        tick_ms: options.tick_ms,
-        next_tick: clock.now().after(options.tick_ms),
-        peers,
-        log: log_tx.clone(),
-        shared: shared.clone(),
-    });
-    let mut log = LogWorker::<R> {
-        wal,
-        files,
-        driver: driver.way_in(),
-        exits: exits.clone(),
-        clock: clock.clone(),
-        stats,
-        failed: false,
-    };
+    let driver = Driver::new(Core::new(node, options.tick_ms, log_tx.clone(), shared.clone()));
+    let mut log = log_worker(&shared, wal, files, &driver);
     runtime.spawn_worker("log", log_rx, LOG_BATCH_MAX, move |jobs| log.work(jobs));
     let mut applier = Applier { machine, shared: shared.clone(), driver: driver.way_in(), failed: false };
     runtime.spawn_worker("applier", applier_rx, APPLY_BATCH_MAX, move |jobs| applier.work(jobs));
@@ -148,6 +132,23 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
     let handle = Handle { shared };
     let duties = start_duties(&handle, &options);
     Ok(Running { handle, exits: exited, stop, driver, duties })
+}
+
+fn log_worker<R: Runtime>(
+    shared: &Arc<Shared<R>>,
+    wal: Wal<R::Disk>,
+    files: SnapshotFiles<R::Disk>,
+    driver: &Arc<Driver<R>>,
+) -> LogWorker<R> {
+    LogWorker {
+        wal,
+        files,
+        driver: driver.way_in(),
+        exits: shared.exits.clone(),
+        clock: shared.runtime.clock(),
+        stats: shared.stats.clone(),
+        failed: false,
+    }
 }
 
 fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWorker<R> {
