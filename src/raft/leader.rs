@@ -83,7 +83,11 @@ impl Raft {
 
     pub(super) fn tick_leader(&mut self) {
         if self.disk_is_stuck() {
-            // Whoever can't write must not lead: nobody else would be elected while it sends heartbeats.
+            // Whoever can't write must not lead: nobody else would be elected while it sends heartbeats. And who
+            // has the most of the log need not wait until the silence is long enough.
+            if let Some(heir) = self.heir() {
+                self.send(heir, Body::TimeoutNow);
+            }
             return self.follow(self.term, None);
         }
         let Role::Leader(leader) = &mut self.role else { return };
@@ -399,6 +403,14 @@ impl Raft {
         leader.transfer = Some(Transfer { target, ticks: 0 });
         self.hand_over_if_ready();
         Ok(())
+    }
+
+    /// The voter that was heard of lately and has the most of the log.
+    fn heir(&self) -> Option<NodeId> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let voters =
+            leader.peers.iter().filter(|(id, peer)| peer.recent_active && self.members.is_voter(**id));
+        voters.max_by_key(|(_, peer)| peer.matched).map(|(id, _)| *id)
     }
 
     /// Tells the transferee to campaign once it has the whole log, and again should that get lost.
