@@ -40,24 +40,28 @@ class Cluster:
     """Fresh members of one program."""
 
     def __init__(self, command, count, base, program):
-        self.program = program  # the load generator, which also asks whether the members are well
         self.dir = tempfile.mkdtemp(prefix="bench-compare-")
+        self.start(command, count, base, program, [self.dir] * count)
+
+    def start(self, command, count, base, program, places):
+        """Starts members with their data in directories of `places`."""
+        self.program = program  # the load generator, which also asks whether the members are well
         self.endpoints = [f"127.0.0.1:{base + 2 * i}" for i in range(count)]
         peers = [f"http://127.0.0.1:{base + 2 * i + 1}" for i in range(count)]
         cluster = ",".join(f"m{i}={peer}" for i, peer in enumerate(peers))
         self.processes = []
         for i, peer in enumerate(peers):
             client = f"http://{self.endpoints[i]}"
-            words = shlex.split(command) + ["--name", f"m{i}", "--data-dir", os.path.join(self.dir, f"m{i}"),
+            words = shlex.split(command) + ["--name", f"m{i}", "--data-dir", os.path.join(places[i], f"m{i}"),
                 "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
                 "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--log-level", "error"]  # fmt: skip
-            with open(os.path.join(self.dir, f"m{i}.log"), "wb") as log:
+            with open(os.path.join(places[i], f"m{i}.log"), "wb") as log:
                 self.processes.append(subprocess.Popen(words, stdout=log, stderr=log))
         deadline = time.monotonic() + START_MAX
         for i, endpoint in enumerate(self.endpoints):
             while not healthy(program, endpoint):
                 if time.monotonic() > deadline or self.processes[i].poll() is not None:
-                    with open(os.path.join(self.dir, f"m{i}.log"), errors="replace") as log:
+                    with open(os.path.join(places[i], f"m{i}.log"), errors="replace") as log:
                         text = log.read()[-2000:]
                     self.stop()
                     raise RuntimeError(f"{command} did not start at {endpoint}:\n{text}")
@@ -93,7 +97,8 @@ class Cluster:
             process.kill()
         for process in self.processes:
             process.wait()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        if self.dir:
+            shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def healthy(program, endpoint):
