@@ -114,6 +114,7 @@ refusals! {
     InvalidAuthToken, Unauthenticated, "etcdserver: invalid auth token";
     InvalidAuthManagement, InvalidArgument, "etcdserver: invalid auth management";
     AuthOldRevision, InvalidArgument, "etcdserver: revision of auth store is old";
+    VerifyOnly, Unknown, "auth: token signing attempted with verify-only key";
     NoPasswordUser, Unknown, "auth: authentication failed, password was given for no password user";
 }
 

@@ -258,7 +258,6 @@ fn what_makes_no_sense_ends_with_1_and_a_reason() {
         // Ours: what is not there yet is said to be so, and not left undone in silence.
         ("--cert-file x", "--cert-file is not supported yet"),
         ("--client-cert-auth", "--client-cert-auth is not supported yet"),
-        ("--auth-token jwt,x", "--auth-token is not supported yet"),
         ("--discovery http://x", "--discovery is not supported yet"),
         ("--config-file x", "--config-file is not supported yet"),
         ("ETCD_PEER_AUTO_TLS=true", "--peer-auto-tls is not supported yet"),

@@ -107,7 +107,7 @@ pub enum Action {
     Enable,
     Disable,
     Status,
-    /// The password was right: give the user a token that begins with `nonce`.
+    /// The password was right: give the user a token that begins with `nonce`; none if it is empty.
     Authenticate {
         user: String,
         nonce: String,
@@ -191,7 +191,7 @@ pub enum Outcome {
         enabled: bool,
         revision: u64,
     },
-    /// The simple token of the user, and the authorization revision at which it was given.
+    /// The simple token of the user, if one was asked for, and the authorization revision at which it was given.
     Authenticated {
         token: String,
         revision: u64,

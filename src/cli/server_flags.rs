@@ -180,6 +180,11 @@ static SERVING: &[F] = &[
     flag("enable-grpc-gateway", Value::Bool(|c, v| c.enable_grpc_gateway = v), "serve JSON beside gRPC"),
     flag("bcrypt-cost", Value::Uint(|c, v| c.bcrypt_cost = v), "cost of a password's hash"),
     flag(
+        "auth-token",
+        Value::Text(|c, v| v.clone_into(&mut c.auth_token)),
+        "kind of tokens: simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=NAME,ttl=DURATION",
+    ),
+    flag(
         "auth-token-ttl",
         Value::Uint(|c, v| c.auth_token_ttl = std::time::Duration::from_secs(v)),
         "seconds that an idle token lives",
@@ -291,7 +296,6 @@ static UNSUPPORTED: &[F] = &[
     unsupported("cipher-suites", Text, &[""]),
     unsupported("experimental-peer-skip-client-san-verification", Bool, &[]),
     unsupported("peer-skip-client-san-verification", Bool, &[]),
-    unsupported("auth-token", Text, &["", "simple"]),
     unsupported("enable-log-rotation", Bool, &[]),
     unsupported("experimental-compact-hash-check-enabled", Bool, &[]),
     unsupported("experimental-memory-mlock", Bool, &[]),

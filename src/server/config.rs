@@ -182,6 +182,8 @@ pub struct Config {
     pub extensive_metrics: bool,
     /// The cost of a password's hash.
     pub bcrypt_cost: u64,
+    /// What kind of tokens users get: `simple`, or `jwt,` and its options.
+    pub auth_token: String,
     /// How long an idle token lives.
     pub auth_token_ttl: Duration,
     /// Applies that take longer are logged.
@@ -250,6 +252,7 @@ impl Default for Config {
             enable_pprof: false,
             extensive_metrics: false,
             bcrypt_cost: 10,
+            auth_token: "simple".into(),
             auth_token_ttl: Duration::from_secs(300),
             warn_apply: Duration::from_millis(100),
             warn_unary: Duration::from_millis(300),

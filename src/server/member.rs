@@ -74,6 +74,10 @@ impl<R: Runtime> Handle<R> {
         }
     }
 
+    fn unix_seconds(&self) -> u64 {
+        self.shared.runtime.clock().unix_millis() / 1000
+    }
+
     /// Reads of the store: a refusal is the client's, a fault stops the member.
     fn checked<T>(&self, result: Result<T, mvcc::Error>) -> Result<T, Refusal> {
         self.shared.exits.check(mvcc::Error::split(result)).ok_or(Refusal::Stopped)?
@@ -340,6 +344,11 @@ impl<R: Runtime> api::Member for Handle<R> {
 
     async fn who(&self, token: &str) -> Result<Who, Refusal> {
         let shared = &self.shared;
+        if let Some(signer) = shared.sessions.signer() {
+            let signed = signer.verify(token, self.unix_seconds());
+            let (user, revision) = signed.ok_or(Refusal::InvalidAuthToken)?;
+            return Ok(Who { user, revision });
+        }
         let given = auth::index_of(token).ok_or(Refusal::InvalidAuthToken)?;
         // Given by an entry that this member is yet to apply: it was committed before the client had the token.
         if given > shared.facts.applied() {
@@ -367,7 +376,17 @@ impl<R: Runtime> api::Member for Handle<R> {
         self.shared.sessions.matches(password, hash).await
     }
 
+    fn token(&self, simple: String, user: &str, revision: u64) -> Result<String, Refusal> {
+        match self.shared.sessions.signer() {
+            None => Ok(simple),
+            Some(signer) => signer.sign(user, revision, self.unix_seconds()).ok_or(Refusal::VerifyOnly),
+        }
+    }
+
     fn new_nonce(&self) -> String {
+        if self.shared.sessions.signer().is_some() {
+            return String::new();
+        }
         sessions::new_nonce(&self.shared.runtime.entropy())
     }
 

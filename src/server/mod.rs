@@ -43,6 +43,7 @@ pub use member::Handle;
 pub use options::Options;
 pub use paths::Paths;
 pub use run::{Running, start};
+pub use sessions::TokenSigner;
 
 #[cfg(not(madsim))]
 mod authority;
@@ -50,6 +51,8 @@ mod authority;
 mod feed;
 #[cfg(not(madsim))]
 pub mod http;
+#[cfg(not(any(madsim, fuzzing)))]
+mod jwt;
 #[cfg(not(madsim))]
 pub mod listen;
 #[cfg(not(madsim))]

@@ -1,8 +1,8 @@
 //! What a member needs to know to start, whoever parsed it.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use super::api::Limits;
+use super::{api::Limits, sessions::TokenSigner};
 use crate::{node::Retention, storage::wal};
 
 /// How a member starts and behaves.
@@ -58,6 +58,8 @@ pub struct Options {
     pub snapshots_max: usize,
     /// How long a simple token lives when it is not used (`--auth-token-ttl`).
     pub token_ttl: Duration,
+    /// Who signs tokens (`--auth-token jwt`); None for simple ones.
+    pub token_signer: Option<Arc<dyn TokenSigner>>,
     /// The cost of a password's hash (`--bcrypt-cost`).
     pub bcrypt_cost: u32,
 }
@@ -92,6 +94,7 @@ impl Options {
             wals_max: 5,
             snapshots_max: 5,
             token_ttl: Duration::from_secs(300),
+            token_signer: None,
             bcrypt_cost: crate::auth::password::COST_DEFAULT,
         }
     }

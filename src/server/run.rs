@@ -17,7 +17,7 @@ use super::{
     options::Options,
     paths::Paths,
     sessions::Sessions,
-    shared::{Facts, Settings, Shared, View},
+    shared::{Facts, Shared, View},
     stats::Stats,
 };
 use crate::{
@@ -92,12 +92,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         paths,
         me,
         cluster,
-        settings: Settings {
-            limits: options.limits.clone(),
-            strict_reconfig_check: options.strict_reconfig_check,
-            learners_max: options.learners_max,
-            request_timeout_ms: options.request_timeout_ms(),
-        },
+        settings: (&options).into(),
         store: machine.store().clone(),
         backend,
         peers,

@@ -16,6 +16,7 @@ use super::{
     config::{AutoCompaction, Config, InitialState},
     exit::Exit,
     http::{self, Access, Endpoints},
+    jwt,
     listen::{self, ServeOptions},
     options::Options,
     paths::Paths,
@@ -264,6 +265,7 @@ fn options(config: &Config) -> Result<Options, Fault> {
         compaction_pause: config.compaction_sleep,
         wals_max: config.wals_max as usize,
         snapshots_max: config.snapshots_max as usize,
+        token_signer: jwt::of_flag(&config.auth_token)?,
         token_ttl: config.auth_token_ttl,
         bcrypt_cost: u32::try_from(config.bcrypt_cost).unwrap_or(u32::MAX),
         ..defaults

@@ -32,6 +32,15 @@ const OFF: u64 = 0;
 /// The same while all state is being replaced.
 const MOVING: u64 = u64::MAX;
 
+/// Makes and reads tokens that need not be remembered (`--auth-token jwt`).
+pub trait TokenSigner: std::fmt::Debug + Send + Sync {
+    /// A token for a user at an authorization revision; None if there is no key to sign with.
+    fn sign(&self, user: &str, revision: u64, unix_seconds: u64) -> Option<String>;
+
+    /// The user and the revision of a token; None if it is not ours, or too old.
+    fn verify(&self, token: &str, unix_seconds: u64) -> Option<(String, u64)>;
+}
+
 /// See the module's page.
 pub(super) struct Sessions {
     /// [`OFF`], [`MOVING`], or the authorization revision: what each request looks at, and most only that.
@@ -39,6 +48,7 @@ pub(super) struct Sessions {
     store: watch::Sender<Arc<Store>>,
     tokens: Mutex<Tokens>,
     passwords: Passwords,
+    signer: Option<Arc<dyn TokenSigner>>,
 }
 
 impl Sessions {
@@ -47,7 +57,7 @@ impl Sessions {
         let revision = AtomicU64::new(shown(&store));
         let tokens = Mutex::new(Tokens::new(config.token_ttl_ms));
         let passwords = Passwords::start(runtime, config.bcrypt_cost);
-        Self { revision, store: watch::Sender::new(store), tokens, passwords }
+        Self { revision, store: watch::Sender::new(store), tokens, passwords, signer: config.signer }
     }
 
     /// The authorization revision, which changes with what is permitted; None while authorization is off.
@@ -98,7 +108,12 @@ impl Sessions {
         self.revision.store(MOVING, SeqCst);
     }
 
-    /// The user that a token stands for.
+    /// Who signs tokens, if they are not simple.
+    pub fn signer(&self) -> Option<&dyn TokenSigner> {
+        self.signer.as_deref()
+    }
+
+    /// The user that a simple token stands for.
     pub fn user_of(&self, token: &str, now: Instant) -> Option<String> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).user_of(token, now)
     }
@@ -123,17 +138,23 @@ fn shown(store: &Store) -> u64 {
 }
 
 /// How a member's sessions are kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Config {
     /// How long an idle token lives; 0 for the default.
     pub token_ttl_ms: u64,
     /// The cost of a password's hash.
     pub bcrypt_cost: u32,
+    /// Who signs tokens, if they are not simple.
+    pub signer: Option<Arc<dyn TokenSigner>>,
 }
 
 impl From<&Options> for Config {
     fn from(options: &Options) -> Self {
-        Self { token_ttl_ms: options.token_ttl.as_millis() as u64, bcrypt_cost: options.bcrypt_cost }
+        Self {
+            token_ttl_ms: options.token_ttl.as_millis() as u64,
+            bcrypt_cost: options.bcrypt_cost,
+            signer: options.token_signer.clone(),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     handle::Header,
     hub::{Audience, HubJob},
     keeper::KeepJob,
+    options::Options,
     paths::Paths,
     sessions::Sessions,
     stats::Stats,
@@ -61,6 +62,17 @@ pub(super) struct Settings {
     pub strict_reconfig_check: bool,
     pub learners_max: usize,
     pub request_timeout_ms: u64,
+}
+
+impl From<&Options> for Settings {
+    fn from(options: &Options) -> Self {
+        Self {
+            limits: options.limits.clone(),
+            strict_reconfig_check: options.strict_reconfig_check,
+            learners_max: options.learners_max,
+            request_timeout_ms: options.request_timeout_ms(),
+        }
+    }
 }
 
 /// What changes rarely and is read often: replaced as a whole by the applier.

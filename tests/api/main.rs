@@ -183,6 +183,10 @@ impl Member for Fake {
         "abcdefghijklmnop".into()
     }
 
+    fn token(&self, simple: String, _: &str, _: u64) -> Result<String, Refusal> {
+        Ok(simple)
+    }
+
     async fn propose(&self, who: Who, command: Command) -> Result<(Reply, Header), Refusal> {
         self.inner.asked_by.lock().expect("no panic").push(who);
         let reply = match &command {

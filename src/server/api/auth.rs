@@ -114,6 +114,7 @@ impl<M: Member> Auth for Api<M> {
             // Between the look at the password and the entry's place in the log, it may have been changed.
             if revision == checked {
                 let header = Some(convert::full(header));
+                let token = self.member.token(token, &name, revision)?;
                 return Ok(Response::new(pb::AuthenticateResponse { header, token }));
             }
         }

@@ -162,8 +162,11 @@ pub trait Member: Clone + Send + Sync + 'static {
         hash: Bytes,
     ) -> impl Future<Output = Result<bool, Refusal>> + Send;
 
-    /// The random letters that a new token begins with.
+    /// The random letters that a new simple token begins with; none if tokens are signed.
     fn new_nonce(&self) -> String;
+
+    /// The token of a user whose password was right at a revision: `simple`, unless tokens are signed.
+    fn token(&self, simple: String, user: &str, revision: u64) -> Result<String, Refusal>;
 
     /// Returns when what a compaction to `revision` drops has been removed.
     fn compaction_finished(&self, revision: Revision) -> impl Future<Output = Result<(), Refusal>> + Send;
