@@ -131,3 +131,26 @@ fn bad_lines_are_named() {
         assert!(format!("{error:#}").contains(why), "{line}: {error:#}");
     }
 }
+
+const RECORDED: &str = include_str!("fixtures/history.jsonl");
+
+#[test]
+fn a_recorded_file_is_judged() {
+    let history = jsonl::read(RECORDED.as_bytes()).expect("the fixture reads");
+    assert_eq!((history.ops.len(), history.watches.len(), history.watches[0].responses.len()), (4, 1, 3));
+    let report = sim::check::all(&history);
+    assert!(report.is_clean() && report.undecided.is_empty(), "{report:?}");
+    let mut lost = history.clone();
+    lost.ops.retain(|op| op.id != 2);
+    let report = sim::check::all(&lost);
+    let rules: Vec<_> = report.violations.iter().map(|violation| violation.rule).collect();
+    assert!(rules.contains(&"linear/unexplained-revision"), "{rules:?}");
+}
+
+#[test]
+fn a_file_is_judged() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/history.jsonl");
+    assert!(sim::check::check_file(&path).expect("the fixture is there").is_clean());
+    let none = sim::check::check_file(std::path::Path::new("none.jsonl")).expect_err("there is none");
+    assert!(none.to_string().contains("none.jsonl"));
+}

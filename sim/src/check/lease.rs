@@ -45,6 +45,8 @@ struct Life<'a> {
     ends: Vec<i64>,
     /// Puts on it that were answered, by revision.
     puts: Vec<(i64, &'a Op)>,
+    /// Questions for it that were answered.
+    questions: Vec<&'a Op>,
 }
 
 /// A key that was on a lease, until what took it off.
@@ -58,6 +60,12 @@ struct Leases<'a> {
     timeline: &'a Timeline,
     lives: BTreeMap<i64, Life<'a>>,
     attached: BTreeMap<i64, Vec<Attached<'a>>>,
+    /// Calls without an answer that may have deleted keys.
+    open_deletions: Vec<(&'a Op, Vec<Span>)>,
+    /// Lists of all leases.
+    lists: Vec<&'a Op>,
+    /// The last answered read or write to begin.
+    latest: Option<&'a Op>,
     /// Whether a grant without an answer left its id to the cluster.
     nameless: bool,
     found: Vec<Violation>,
@@ -69,10 +77,13 @@ const fn seconds(ttl: i64) -> Micros {
 
 impl<'a> Leases<'a> {
     fn of(history: &'a History, timeline: &'a Timeline) -> Self {
-        let (lives, attached, found) = Default::default();
-        let mut leases = Self { history, timeline, lives, attached, nameless: false, found };
+        let (lives, attached, open_deletions, lists, latest, found) = Default::default();
+        let nameless = false;
+        let mut leases =
+            Self { history, timeline, lives, attached, open_deletions, lists, latest, nameless, found };
         for op in &history.ops {
             leases.take(op);
+            leases.take_other(op);
         }
         for (number, owner) in timeline.owners.iter().enumerate() {
             if let Owner::LeaseEnd(lease) = owner {
@@ -125,6 +136,28 @@ impl<'a> Leases<'a> {
             (Call::Put(request), Outcome::Ok(Reply::Put(reply))) if request.lease != 0 => {
                 let revision = reply.header.as_ref().map_or(0, |header| header.revision);
                 self.lives.entry(request.lease).or_default().puts.push((revision, op));
+            }
+            _ => {}
+        }
+    }
+
+    /// Calls that are not of one lease.
+    fn take_other(&mut self, op: &'a Op) {
+        if op.outcome.is_unknown() {
+            let deletes = Writes::of(&op.call).deletes;
+            if !deletes.is_empty() {
+                self.open_deletions.push((op, deletes));
+            }
+        }
+        match (&op.call, op.outcome.reply()) {
+            (Call::LeaseTimeToLive(request), Some(_)) => {
+                self.lives.entry(request.id).or_default().questions.push(op);
+            }
+            (_, Some(Reply::LeaseLeases(_))) => self.lists.push(op),
+            (_, Some(Reply::Range(_) | Reply::Put(_) | Reply::Txn(_))) => {
+                if self.latest.is_none_or(|latest| latest.start < op.start) {
+                    self.latest = Some(op);
+                }
             }
             _ => {}
         }
@@ -209,11 +242,7 @@ impl<'a> Leases<'a> {
             .collect();
         let deletes =
             |spans: &[Span]| gone_keys.iter().all(|key| spans.iter().any(|span| span.contains(key)));
-        let mut open = self.history.ops.iter().filter(|op| op.outcome.is_unknown() && op.start <= gone);
-        open.any(|op| {
-            let writes = Writes::of(&op.call);
-            !writes.deletes.is_empty() && deletes(&writes.deletes)
-        })
+        self.open_deletions.iter().any(|(op, spans)| op.start <= gone && deletes(spans))
     }
 
     /// The first time that the lease was certainly gone for good: its end was seen, or its revocation was answered.
@@ -268,20 +297,12 @@ impl<'a> Leases<'a> {
         let Some(last) = grants.chain(renewals).map(latest).max() else { return };
         let drift = Micros(ttl.0 / 1_000_000 * settings.clock_drift_ppm);
         let due = last.max(calm).after(ttl).after(drift).after(settings.lease_late_max);
-        let shows = |op: &&Op| {
-            op.start > due
-                && match (&op.call, op.outcome.reply()) {
-                    (Call::LeaseTimeToLive(request), Some(Reply::LeaseTimeToLive(reply))) => {
-                        request.id == lease && reply.ttl > 0
-                    }
-                    (_, Some(Reply::LeaseLeases(reply))) => {
-                        reply.leases.iter().any(|status| status.id == lease)
-                    }
-                    (_, Some(Reply::Range(_) | Reply::Put(_) | Reply::Txn(_))) => self.holds_keys(lease),
-                    _ => false,
-                }
-        };
-        if let Some(op) = self.history.ops.iter().find(shows) {
+        let left =
+            |op: &&&Op| matches!(op.outcome.reply(), Some(Reply::LeaseTimeToLive(reply)) if reply.ttl > 0);
+        let lists = |op: &&&Op| matches!(op.outcome.reply(), Some(Reply::LeaseLeases(reply)) if reply.leases.iter().any(|l| l.id == lease));
+        let asked = life.questions.iter().filter(left).chain(self.lists.iter().filter(lists)).copied();
+        let keys = self.latest.filter(|_| self.holds_keys(lease));
+        if let Some(op) = asked.chain(keys).find(|op| op.start > due) {
             let text = format!("{} finds lease {lease:x}, which should have ended by {due}", describe(op));
             self.tell("lease/immortal", text, &[op]);
         }
@@ -313,9 +334,9 @@ impl<'a> Leases<'a> {
                 self.tell("lease/ttl", text, &[first, op]);
             }
         }
-        for op in &self.history.ops {
+        for op in &life.questions {
             let Some(Reply::LeaseTimeToLive(reply)) = op.outcome.reply() else { continue };
-            let there = reply.id == lease && reply.ttl >= 0;
+            let there = reply.ttl >= 0;
             if there && (seconds(reply.granted_ttl) != ttl || reply.ttl > reply.granted_ttl) {
                 let text = format!(
                     "{} was answered with {} of {} s, and it was granted for {ttl}",
@@ -323,7 +344,7 @@ impl<'a> Leases<'a> {
                     reply.ttl,
                     reply.granted_ttl
                 );
-                self.found.push(violation("lease/ttl", text, &[first, op]));
+                self.tell("lease/ttl", text, &[first, op]);
             }
         }
     }

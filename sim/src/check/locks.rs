@@ -4,29 +4,47 @@
 //! live, than someone revoked it, or than someone else deleted its key. It became the holder only after every older key
 //! under the name was gone.
 
+use std::collections::BTreeMap;
+
 use super::{
     Violation,
     kv::{Span, show},
     linear::{LISTED_MAX, Owner, Timeline},
+    request::Writes,
 };
-use crate::history::{Call, Held, History, Micros, Outcome, Reply};
+use crate::history::{Call, Held, History, Micros, Op, Outcome, Reply};
+
+/// The calls that grant, renew or revoke each lease.
+fn by_lease(history: &History) -> BTreeMap<i64, Vec<&Op>> {
+    let mut calls: BTreeMap<i64, Vec<&Op>> = BTreeMap::new();
+    for op in &history.ops {
+        let lease = match (&op.call, op.outcome.reply()) {
+            (_, Some(Reply::LeaseGrant(reply))) => reply.id,
+            (Call::LeaseKeepAlive(request), Some(_)) => request.id,
+            (Call::LeaseRevoke(request), _) => request.id,
+            _ => continue,
+        };
+        calls.entry(lease).or_default().push(op);
+    }
+    calls
+}
 
 /// When a holder's right certainly went on until.
-fn until(held: &Held, history: &History, timeline: &Timeline) -> Micros {
+fn until(
+    held: &Held,
+    calls: &[&Op],
+    open: &[(&Op, Vec<Span>)],
+    history: &History,
+    timeline: &Timeline,
+) -> Micros {
     let settings = &history.settings;
     let mut until = held.until.unwrap_or(settings.ended);
     let mut lives = Micros(0);
-    for op in &history.ops {
+    for op in calls {
         let ttl = match (&op.call, &op.outcome) {
-            (_, Outcome::Ok(Reply::LeaseGrant(reply))) if reply.id == held.lease => reply.ttl,
-            (Call::LeaseKeepAlive(request), Outcome::Ok(Reply::LeaseKeepAlive(reply)))
-                if request.id == held.lease =>
-            {
-                reply.ttl
-            }
-            (Call::LeaseRevoke(request), Outcome::Ok(_) | Outcome::Unknown(_))
-                if request.id == held.lease =>
-            {
+            (_, Outcome::Ok(Reply::LeaseGrant(reply))) => reply.ttl,
+            (_, Outcome::Ok(Reply::LeaseKeepAlive(reply))) => reply.ttl,
+            (Call::LeaseRevoke(_), Outcome::Ok(_) | Outcome::Unknown(_)) => {
                 until = until.min(op.start);
                 continue;
             }
@@ -47,7 +65,19 @@ fn until(held: &Held, history: &History, timeline: &Timeline) -> Micros {
             until = until.min(history.ops[op].start);
         }
     }
+    // So does who only may have.
+    for (op, spans) in open {
+        if spans.iter().any(|span| span.contains(held.key.as_bytes())) {
+            until = until.min(op.start);
+        }
+    }
     until
+}
+
+/// Calls without an answer that may have deleted keys.
+fn open_deletions(history: &History) -> Vec<(&Op, Vec<Span>)> {
+    let open = history.ops.iter().filter(|op| op.outcome.is_unknown());
+    open.map(|op| (op, Writes::of(&op.call).deletes)).filter(|(_, spans)| !spans.is_empty()).collect()
 }
 
 /// The newest revision that may have been when `at` came: behind it all owners had still to start.
@@ -64,8 +94,13 @@ fn newest(history: &History, timeline: &Timeline, at: Micros) -> i64 {
 pub fn check_with(history: &History, timeline: &Timeline) -> Vec<Violation> {
     let mut violations = Vec::new();
     let tell = |rule, at, text| Violation { rule, text, ops: Vec::new(), watches: Vec::new(), at };
-    let mut spans: Vec<(&Held, Micros)> =
-        history.held.iter().map(|held| (held, until(held, history, timeline))).collect();
+    let calls = by_lease(history);
+    let open = open_deletions(history);
+    let until = |held: &Held| {
+        let calls = calls.get(&held.lease).map_or(&[] as &[&Op], Vec::as_slice);
+        until(held, calls, &open, history, timeline)
+    };
+    let mut spans: Vec<(&Held, Micros)> = history.held.iter().map(|held| (held, until(held))).collect();
     spans.sort_by_key(|(held, _)| held.from);
     for (number, (held, until)) in spans.iter().enumerate() {
         for (other, _) in spans[number + 1..].iter().take_while(|(other, _)| other.from < *until) {

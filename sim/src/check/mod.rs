@@ -3,6 +3,21 @@
 //! An oracle knows one promise of the API or of the algorithm, from etcd's documents and the Raft paper, and nothing of
 //! how Kontiki keeps it. It has to be silent about right histories whatever faults were injected, so it judges what
 //! was seen, and takes the weaker reading where a call's outcome is open.
+//!
+//! | oracle | promise |
+//! |---|---|
+//! | [`raft`] | one leader a term, logs match, what is committed stays, what is acknowledged is durable |
+//! | [`state_hash`] | what has applied the same is the same |
+//! | [`linear`] | keys and transactions are linearizable; serializable reads are of some moment; nothing is done twice |
+//! | [`compaction`] | what is gone is refused, what is not gone is served |
+//! | [`watch`] | ordered, unique, atomic, reliable, bookmarkable, true |
+//! | [`lease`] | leases end, not early, and stay ended |
+//! | [`locks`] | one holds at a time, in turn |
+//! | [`revision`] | headers name one cluster, and never go back |
+//! | [`liveness`] | in the calm, calls are answered and members come to the same state |
+//!
+//! [`linear`] replays the history's revisions through the [`model`]; the oracles for watches, leases, locks and compaction
+//! judge by that replay, as far as it is certain. Left out: users and their permissions.
 
 pub mod compaction;
 mod compare;
@@ -77,14 +92,16 @@ pub fn all(history: &History) -> Report {
     let responses: usize = history.watches.iter().map(|watch| watch.responses.len()).sum();
     let looked_at = history.ops.len() + responses + history.messages.len() + history.applied.len();
     let timeline = linear::timeline(history);
-    let mut violations = timeline.violations.clone();
-    violations.extend(watch::check_with(history, &timeline));
+    // What members do wrong shows to clients; not the other way round.
+    let mut violations = raft::check(history);
+    violations.extend(state_hash::check(history));
+    violations.extend(timeline.violations.iter().cloned());
     violations.extend(compaction::check_with(history, &timeline));
+    violations.extend(watch::check_with(history, &timeline));
     violations.extend(lease::check_with(history, &timeline));
     violations.extend(locks::check_with(history, &timeline));
-    for oracle in [raft::check, state_hash::check, revision::check, liveness::check] {
-        violations.extend(oracle(history));
-    }
+    violations.extend(revision::check(history));
+    violations.extend(liveness::check(history));
     Report { violations, undecided: timeline.undecided, looked_at }
 }
 
