@@ -24,8 +24,10 @@ pub mod panics;
 pub mod plan;
 pub mod probe;
 pub mod rng;
+pub mod rule;
 pub mod run;
 pub mod runtime;
+pub mod shrink;
 pub mod storm;
 pub mod swarm;
 #[cfg(madsim)]

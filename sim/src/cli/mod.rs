@@ -3,13 +3,13 @@
 //! Exit codes: 0 for nothing wrong, 1 for a violation, 2 for a command that could not be carried out.
 
 mod run;
+mod shrink;
+mod source;
 mod text;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
-
-use crate::swarm::Swarm;
 
 /// What the simulator can do.
 #[derive(Debug, Subcommand)]
@@ -18,6 +18,8 @@ pub enum Command {
     Run(run::Run),
     /// Runs one seed and prints what happened, line by line.
     Replay(run::Replay),
+    /// Cuts a failing run down to the few events that matter.
+    Shrink(shrink::Shrink),
 }
 
 impl Command {
@@ -26,34 +28,7 @@ impl Command {
         match self {
             Self::Run(run) => run.execute(),
             Self::Replay(replay) => replay.execute(),
-        }
-    }
-}
-
-/// What kind of runs.
-#[derive(Clone, Debug, clap::Args)]
-pub struct SwarmArguments {
-    /// Virtual seconds with faults, at most.
-    #[arg(long, default_value_t = 40)]
-    stormy: u64,
-    /// Steps of all clients together, at most.
-    #[arg(long, default_value_t = 1_000)]
-    steps: u64,
-    /// How many members; 0 for a drawn number.
-    #[arg(long, default_value_t = 0)]
-    members: u32,
-    /// Without faults.
-    #[arg(long)]
-    fair_weather: bool,
-}
-
-impl SwarmArguments {
-    fn swarm(&self) -> Swarm {
-        Swarm {
-            stormy: self.stormy * 1_000_000,
-            steps_max: self.steps,
-            members: self.members,
-            fair_weather: self.fair_weather,
+            Self::Shrink(shrink) => shrink.execute(),
         }
     }
 }

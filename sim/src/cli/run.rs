@@ -15,7 +15,10 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{SwarmArguments, text};
+use super::{
+    source::{Source, SwarmArguments},
+    text,
+};
 use crate::{plan::Plan, run::Verdict};
 
 /// Runs seeds and judges them.
@@ -46,19 +49,14 @@ pub struct Run {
 /// Runs one seed and prints what happened.
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The seed.
-    seed: u64,
+    #[command(flatten)]
+    source: Source,
     /// Only what has to do with this member.
     #[arg(long)]
     member: Option<u32>,
     /// Without messages between members.
     #[arg(long)]
     quiet: bool,
-    /// A plan from a file, instead of the seed's.
-    #[arg(long)]
-    plan: Option<std::path::PathBuf>,
-    #[command(flatten)]
-    swarm: SwarmArguments,
 }
 
 fn seeds(text: &str) -> Result<(u64, u64), String> {
@@ -143,7 +141,7 @@ impl Run {
                             Ok(verdict) => {
                                 bar.inc(1);
                                 if !verdict.is_clean() {
-                                    bar.suspend(|| text::failure(seed, &verdict));
+                                    bar.suspend(|| text::failure(seed, &run.swarm.again(), &verdict));
                                     stop.fetch_or(!run.keep_going, Relaxed);
                                 }
                                 totals.lock().unwrap_or_else(PoisonError::into_inner).add(seed, verdict);
@@ -235,13 +233,7 @@ impl Run {
 impl Replay {
     /// Does it.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
-        let plan = match &self.plan {
-            Some(path) => {
-                let text = read(path)?;
-                serde_json::from_str(&text).with_context(|| format!("{} holds no plan", path.display()))?
-            }
-            None => self.swarm.swarm().plan(self.seed),
-        };
+        let plan = self.source.plan()?;
         let verdict = alone(&plan, true)?;
         for traced in &verdict.trace {
             if text::concerns(traced, self.member, self.quiet) {
@@ -252,15 +244,9 @@ impl Replay {
         for violation in &verdict.violations {
             println!("VIOLATION {violation}");
         }
+        if !verdict.is_clean() {
+            text::what_next(&self.source.again());
+        }
         Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
-}
-
-/// A file as text.
-///
-/// # Errors
-/// If it can't be read.
-#[allow(clippy::disallowed_methods)]
-pub fn read(path: &std::path::Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }

@@ -1,5 +1,6 @@
 //! Runs as text.
 
+use super::source::program;
 use crate::{
     probe::{Event, Traced},
     run::Verdict,
@@ -8,15 +9,23 @@ use crate::{
 /// How many violations of one run are shown.
 const SHOWN_MAX: usize = 5;
 
-/// Tells of a failing seed.
-pub fn failure(seed: u64, verdict: &Verdict) {
-    println!("seed {seed} fails; again: cargo run --profile sim -p sim -- replay {seed}");
+/// Tells of a failing seed; `again` are the arguments that its swarm needs besides.
+pub fn failure(seed: u64, again: &str, verdict: &Verdict) {
+    println!("seed {seed} fails:");
     for violation in verdict.violations.iter().take(SHOWN_MAX) {
         println!("  {violation}");
     }
     if verdict.violations.len() > SHOWN_MAX {
         println!("  and {} more", verdict.violations.len() - SHOWN_MAX);
     }
+    println!("  replay: {} replay {seed}{again}", program());
+    what_next(&format!("{seed}{again}"));
+}
+
+/// What else can be done with a failing run.
+pub fn what_next(source: &str) {
+    println!("  shrink: {} shrink {source}", program());
+    println!("  report: {} report {source}", program());
 }
 
 /// Counts in columns.
