@@ -23,6 +23,7 @@ pub mod net;
 pub mod panics;
 pub mod plan;
 pub mod probe;
+pub mod report;
 pub mod rng;
 pub mod rule;
 pub mod run;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 for nothing wrong, 1 for a violation, 2 for a command that could not be carried out.
 
+mod report;
 mod run;
 mod shrink;
 mod source;
@@ -20,6 +21,8 @@ pub enum Command {
     Replay(run::Replay),
     /// Cuts a failing run down to the few events that matter.
     Shrink(shrink::Shrink),
+    /// Writes one self-contained page that shows a run.
+    Report(report::Report),
 }
 
 impl Command {
@@ -29,6 +32,7 @@ impl Command {
             Self::Run(run) => run.execute(),
             Self::Replay(replay) => replay.execute(),
             Self::Shrink(shrink) => shrink.execute(),
+            Self::Report(report) => report.execute(),
         }
     }
 }
