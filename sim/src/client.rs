@@ -1,20 +1,13 @@
 //! A client of simulated members: calls and watches through the shipped handlers, over links that may fail.
 //!
-//! What it calls is the code behind tonic: the same handlers, checks and texts, without a connection between. A
-//! request or an answer that is lost leaves the client waiting until it gives up.
+//! How a request gets to its handler is the host's: `storm` calls the code behind tonic, `whole` goes through a client
+//! and a server of gRPC. A request or an answer that is lost leaves the client waiting until it gives up.
 
 use std::future::Future;
 
-use futures_util::{Stream, StreamExt, stream};
-use kontiki::{
-    server::api::{Api, Member},
-    wire::etcdserverpb::{
-        self as pb, cluster_server::Cluster, kv_server::Kv, lease_server::Lease,
-        maintenance_server::Maintenance,
-    },
-};
-use tokio::sync::{mpsc, oneshot};
-use tonic::{Request, Status};
+use kontiki::wire::etcdserverpb as pb;
+use tokio::sync::mpsc;
+use tonic::Status;
 
 use crate::{
     history::{Call, Op, Outcome, Reply, WatchLog},
@@ -89,9 +82,11 @@ impl<H: Host> Client<H> {
         world.probe.outcome(name, &outcome);
         world.probe.event(|| Event::Return { op: place, text: format!("{outcome:?}") });
         world.record(|history| {
-            let op = &mut history.ops[place as usize];
-            op.end = Some(end);
-            op.outcome = outcome.clone();
+            // Not any more, if the history was closed meanwhile.
+            if let Some(op) = history.ops.get_mut(place as usize) {
+                op.end = Some(end);
+                op.outcome = outcome.clone();
+            }
         });
         outcome
     }
@@ -111,22 +106,7 @@ impl<H: Host> Client<H> {
         let Some((process, api)) = world.api(member) else {
             return Err(Status::unavailable("connection refused"));
         };
-        let (mut reply, answered) = oneshot::channel();
-        world.host.spawn(
-            process,
-            Box::pin(async move {
-                // As behind a connection: a client that has gone takes its handler along.
-                let answer = tokio::select! {
-                    biased;
-                    () = reply.closed() => return,
-                    answer = dispatch(&api, call) => answer,
-                };
-                drop(reply.send(answer));
-            }),
-        );
-        let Ok(answer) = answered.await else {
-            return Err(Status::unavailable("connection reset"));
-        };
+        let answer = world.host.call(process, member, api, call).await;
         self.travel(member, CLIENTS).await;
         answer
     }
@@ -174,7 +154,11 @@ impl<H: Host> Client<H> {
         let reading = self.read(member, id, create, slow, ask_progress);
         tokio::select! { biased; () = reading => {}, () = world.host.sleep_until(until) => {} }
         let ended = world.time();
-        world.record(|history| history.watches[id as usize].ended = Some(ended));
+        world.record(|history| {
+            if let Some(log) = history.watches.get_mut(id as usize) {
+                log.ended = Some(ended);
+            }
+        });
         id
     }
 
@@ -194,7 +178,7 @@ impl<H: Host> Client<H> {
         let (responses, mut answered) = mpsc::channel(RESPONSES_MAX);
         let request = pb::watch_request::RequestUnion::CreateRequest(create);
         let _ = requests.send(pb::WatchRequest { request_union: Some(request) });
-        world.host.spawn(process, Box::pin(serve_watch(api, asked, responses)));
+        world.host.watch(process, member, api, asked, responses);
         loop {
             let asking = async {
                 if ask_progress == 0 {
@@ -224,7 +208,11 @@ impl<H: Host> Client<H> {
                 .probe
                 .event(|| Event::Watch { client: self.number, text: format!("#{id} hears {response:?}") });
             let canceled = response.canceled;
-            world.record(|history| history.watches[id as usize].responses.push((at, response)));
+            world.record(|history| {
+                if let Some(log) = history.watches.get_mut(id as usize) {
+                    log.responses.push((at, response));
+                }
+            });
             if canceled {
                 return;
             }
@@ -232,75 +220,5 @@ impl<H: Host> Client<H> {
                 world.host.sleep(slow).await;
             }
         }
-    }
-}
-
-/// The member's end of a watch's stream.
-async fn serve_watch<M: Member>(
-    api: Api<M>,
-    asked: mpsc::UnboundedReceiver<pb::WatchRequest>,
-    responses: mpsc::Sender<Result<pb::WatchResponse, Status>>,
-) {
-    let requests = stream::unfold(asked, |mut asked| async { Some((Ok(asked.recv().await?), asked)) });
-    match api.watch_over(Request::new(Box::pin(requests))).await {
-        Ok(served) => forward(served.into_inner(), responses).await,
-        Err(status) => drop(responses.send(Err(status)).await),
-    }
-}
-
-async fn forward<T>(mut from: impl Stream<Item = T> + Unpin, to: mpsc::Sender<T>) {
-    while let Some(next) = from.next().await {
-        if to.send(next).await.is_err() {
-            return;
-        }
-    }
-}
-
-macro_rules! dispatch {
-    ($api:ident, $call:ident; $($name:ident => $service:ident::$method:ident;)* ; $($other:pat => $other_body:expr,)*) => {
-        match $call {
-            $(Call::$name(request) => {
-                $service::$method($api, Request::new(request)).await.map(|r| Reply::from(r.into_inner()))
-            })*
-            $($other => $other_body,)*
-        }
-    };
-}
-
-/// Runs a call in its handler.
-async fn dispatch<M: Member>(api: &Api<M>, call: Call) -> Result<Reply, Status> {
-    dispatch! { api, call;
-        Range => Kv::range;
-        Put => Kv::put;
-        DeleteRange => Kv::delete_range;
-        Txn => Kv::txn;
-        Compact => Kv::compact;
-        LeaseGrant => Lease::lease_grant;
-        LeaseRevoke => Lease::lease_revoke;
-        LeaseTimeToLive => Lease::lease_time_to_live;
-        LeaseLeases => Lease::lease_leases;
-        MemberAdd => Cluster::member_add;
-        MemberRemove => Cluster::member_remove;
-        MemberUpdate => Cluster::member_update;
-        MemberList => Cluster::member_list;
-        MemberPromote => Cluster::member_promote;
-        Alarm => Maintenance::alarm;
-        Status => Maintenance::status;
-        Defragment => Maintenance::defragment;
-        Hash => Maintenance::hash;
-        HashKv => Maintenance::hash_kv;
-        MoveLeader => Maintenance::move_leader;
-        Downgrade => Maintenance::downgrade;
-        ;
-        Call::LeaseKeepAlive(request) => {
-            // Left open: a stream that ends would end the renewal with it.
-            let requests = stream::iter([Ok(request)]).chain(stream::pending());
-            let mut renewed = api.keep_alive_over(Request::new(requests.boxed())).await?.into_inner();
-            match renewed.next().await {
-                Some(response) => response.map(Reply::from),
-                None => Err(Status::unavailable("connection reset")),
-            }
-        },
-        other => Err(Status::unimplemented(other.name())),
     }
 }

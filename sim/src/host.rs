@@ -2,6 +2,18 @@
 
 use std::{future::Future, pin::Pin};
 
+use kontiki::{
+    server::api::{Api, Member},
+    wire::etcdserverpb as pb,
+};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::{
+    history::{Call, Reply},
+    net::Address,
+};
+
 /// A point of virtual time: microseconds since the run began.
 pub type Micros = u64;
 
@@ -28,8 +40,8 @@ pub trait Host: Clone + Send + Sync + 'static {
     /// Does something at a moment, whatever else is then paused or dead.
     fn at(&self, at: Micros, act: Box<dyn FnOnce() + Send>);
 
-    /// Starts a process.
-    fn start(&self) -> Process;
+    /// Starts a process at an address, where none runs.
+    fn start(&self, address: Address) -> Process;
 
     /// Starts a task in a process; one that has ended drops it.
     fn spawn(&self, process: Process, work: Work);
@@ -39,6 +51,28 @@ pub trait Host: Clone + Send + Sync + 'static {
 
     /// Stops a process, which knows nothing of it, or lets it go on.
     fn pause(&self, process: Process, paused: bool);
+
+    /// A member's process serves clients from now on.
+    fn serve<M: Member>(&self, process: Process, address: Address, api: Api<M>);
+
+    /// Has the member at an address answer a call. Dropping this is what a client does that gives up.
+    fn call<M: Member>(
+        &self,
+        process: Process,
+        address: Address,
+        api: Api<M>,
+        call: Call,
+    ) -> impl Future<Output = Result<Reply, Status>> + Send;
+
+    /// Opens a stream of watches with the member at an address: what comes goes to `responses`, until the stream ends.
+    fn watch<M: Member>(
+        &self,
+        process: Process,
+        address: Address,
+        api: Api<M>,
+        requests: mpsc::UnboundedReceiver<pb::WatchRequest>,
+        responses: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    );
 
     /// Waits.
     fn sleep(&self, micros: Micros) -> impl Future<Output = ()> + Send + 'static {

@@ -8,7 +8,7 @@
 //! | unbiased `select!` | every one is `biased` (`tests/style.rs`) |
 //! | threads | `storm` has one for each run; nothing in a run starts another |
 //! | addresses of memory | nothing is ordered or hashed by them |
-//! | order of wake-ups of `tokio::sync::watch`, which draws from randomness of its thread | what is ready is put in order before the next is drawn ([`crate::storm::Executor`]) |
+//! | order of wake-ups of `tokio::sync::watch`, which draws from randomness of its thread | `storm` puts what is ready in order before the next is drawn ([`crate::storm::Executor`]); a run of `whole` has a process of its own |
 //! | statics | members share none that changes |
 //!
 //! `run --twice` runs each seed two times and compares the hashes of all that happened: messages, batches with their

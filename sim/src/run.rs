@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kontiki::wire::etcdserverpb as pb;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     check,
@@ -34,7 +35,7 @@ const PATIENCE: Micros = 7_000_000;
 const LEASE_EARLY_MAX: Micros = 1_000_000;
 
 /// What came of a run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Verdict {
     /// What should never be, and was; the likely cause first.
     pub violations: Vec<String>,
@@ -49,10 +50,12 @@ pub struct Verdict {
     /// What happened how often.
     pub counts: BTreeMap<String, u64>,
     /// How calls ended: by method and end.
-    pub outcomes: BTreeMap<(String, String), u64>,
+    pub outcomes: BTreeMap<String, u64>,
     /// The trace, if it was asked for.
+    #[serde(skip)]
     pub trace: Vec<Traced>,
     /// The history, if the trace was asked for.
+    #[serde(skip)]
     pub history: History,
 }
 
@@ -83,6 +86,41 @@ pub fn storm(plan: &Plan, keep_trace: bool) -> Verdict {
     let verdict = judge(&world, began, keep_trace);
     world.end();
     executor.clear();
+    verdict
+}
+
+/// Runs a plan on madsim.
+#[cfg(madsim)]
+pub fn whole(plan: &Plan, keep_trace: bool) -> Verdict {
+    let began = cpu_time();
+    let plan = plan.clone();
+    let verdict = std::sync::Mutex::new(Verdict::default());
+    let panicked = crate::panics::caught(|| {
+        let run = async {
+            let host = crate::whole::MadsimHost::new();
+            let world = World::new(host, plan.knobs.clone(), plan.seed, keep_trace);
+            // On the clients' node: the runtime's own has no address to call from.
+            let (done, ended) = tokio::sync::oneshot::channel();
+            let (driven, plan) = (world.clone(), plan.clone());
+            world.host.spawn(
+                Process::WORLD,
+                Box::pin(async move {
+                    drive(&driven, &plan).await;
+                    let _ = done.send(());
+                }),
+            );
+            if ended.await.is_err() {
+                world.fail("the run's own task was dropped".into());
+            }
+            let judged = judge(&world, began, keep_trace);
+            world.end();
+            judged
+        };
+        let judged = crate::whole::run(plan.seed, run);
+        *verdict.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = judged;
+    });
+    let mut verdict = verdict.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    verdict.violations.extend(panicked);
     verdict
 }
 
@@ -219,7 +257,7 @@ fn judge<H: Host>(world: &World<H>, began: Duration, keep_trace: bool) -> Verdic
             .probe
             .outcomes()
             .into_iter()
-            .map(|((call, how), count)| ((call.to_owned(), how.to_owned()), count))
+            .map(|((call, how), count)| (format!("{call} {how}"), count))
             .collect(),
         trace: world.probe.take_trace(),
         history: if keep_trace { history } else { History::default() },

@@ -379,13 +379,14 @@ pub async fn keep_watching<H: Host>(
     let mut resumes = None;
     while world.host.now() < until {
         let log = client.watch(member, create.clone(), until, slow, ask_progress, resumes).await;
-        let (next, canceled) = world.record(|history| {
-            let log = &history.watches[log as usize];
+        let seen = world.record(|history| {
+            let log = history.watches.get(log as usize)?;
             let from_now = create.start_revision == 0;
             let next =
                 log.responses.iter().filter_map(|(_, response)| next_revision(response, from_now)).max();
-            (next, log.responses.iter().any(|(_, response)| response.canceled))
+            Some((next, log.responses.iter().any(|(_, response)| response.canceled)))
         });
+        let Some((next, canceled)) = seen else { return };
         if canceled {
             return;
         }

@@ -325,7 +325,7 @@ impl<H: Host> World<H> {
             if slot.process.is_some() {
                 return None;
             }
-            let process = self.host.start();
+            let process = self.host.start(address);
             slot.process = Some(process);
             let backend =
                 SimBackend::new(slot.tables.clone(), self.on_batch(address, slot.incarnation, slot.id));
@@ -366,6 +366,7 @@ impl<H: Host> World<H> {
         self.probe.event(|| Event::Up { member: address, id: id.to_string() });
         let watching = self.clone();
         let process = self.process(address).unwrap_or(Process::WORLD);
+        self.host.serve(process, address, Api::new(handle.clone()));
         self.host.spawn(process, Box::pin(async move { watching.watch_leader(address, handle).await }));
         match running.exit().await {
             Exit::Removed => {

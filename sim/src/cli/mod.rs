@@ -23,6 +23,9 @@ pub enum Command {
     Shrink(shrink::Shrink),
     /// Writes one self-contained page that shows a run.
     Report(report::Report),
+    /// Runs one plan on madsim: what `run --driver whole` starts for each seed.
+    #[command(hide = true)]
+    One(run::One),
 }
 
 impl Command {
@@ -33,6 +36,7 @@ impl Command {
             Self::Replay(replay) => replay.execute(),
             Self::Shrink(shrink) => shrink.execute(),
             Self::Report(report) => report.execute(),
+            Self::One(one) => one.execute(),
         }
     }
 }

@@ -27,7 +27,7 @@ impl Report {
     /// Does it.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let plan = self.source.plan()?;
-        let verdict = alone(&plan, true)?;
+        let verdict = alone(self.source.driver(), &plan, true)?;
         let page = report::page(&plan, &verdict, &self.source.again(), self.events_max)?;
         let out = self.out.unwrap_or_else(|| format!("seed-{}.html", plan.seed).into());
         source::write(&out, &page)?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    process::ExitCode,
+    process::{Command, ExitCode, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,7 +16,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    source::{Source, SwarmArguments},
+    source::{Driver, Source, SwarmArguments},
     text,
 };
 use crate::{plan::Plan, run::Verdict};
@@ -71,14 +71,66 @@ fn seeds(text: &str) -> Result<(u64, u64), String> {
 /// # Errors
 /// If the thread can't be started.
 #[allow(clippy::disallowed_methods)]
-pub fn alone(plan: &Plan, keep_trace: bool) -> anyhow::Result<Verdict> {
+pub fn alone(driver: Driver, plan: &Plan, keep_trace: bool) -> anyhow::Result<Verdict> {
+    #[cfg(not(madsim))]
+    anyhow::ensure!(
+        driver == Driver::Storm,
+        "this simulator was built without madsim: set RUSTFLAGS=\"--cfg madsim\" for --driver whole"
+    );
     let plan = plan.clone();
     let run = std::thread::Builder::new()
         .name(format!("seed {}", plan.seed))
         .stack_size(16 << 20)
-        .spawn(move || crate::run::storm(&plan, keep_trace))
+        .spawn(move || match driver {
+            Driver::Storm => crate::run::storm(&plan, keep_trace),
+            #[cfg(madsim)]
+            Driver::Whole => crate::run::whole(&plan, keep_trace),
+            #[cfg(not(madsim))]
+            Driver::Whole => Verdict::default(),
+        })
         .context("start a thread")?;
     run.join().map_err(|_| anyhow::anyhow!("the run's thread panicked outside the run"))
+}
+
+/// Runs a plan, such that it gives the same again wherever it is run.
+///
+/// # Errors
+/// If the run's thread or process can't be started.
+pub fn once(driver: Driver, plan: &Plan) -> anyhow::Result<Verdict> {
+    match driver {
+        Driver::Storm => alone(driver, plan, false),
+        Driver::Whole => elsewhere(plan),
+    }
+}
+
+/// Runs a plan on madsim in a process of its own, as `replay` does: tokio draws the order in which it wakes those who
+/// watch a value from a generator that counts the threads of the process.
+fn elsewhere(plan: &Plan) -> anyhow::Result<Verdict> {
+    let own = std::env::current_exe().context("find the own program")?;
+    let mut child = Command::new(own)
+        .args(["one"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start a process for the run")?;
+    let input = child.stdin.take().context("the process takes no plan")?;
+    serde_json::to_writer(input, plan)?;
+    let output = child.wait_with_output()?;
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("seed {}: the run's process gave no verdict", plan.seed))
+}
+
+/// Runs the plan that comes in, on madsim, and prints the verdict; both as JSON.
+#[derive(Debug, Args)]
+pub struct One {}
+
+impl One {
+    /// Does it.
+    pub fn execute(&self) -> anyhow::Result<ExitCode> {
+        let plan = serde_json::from_reader(std::io::stdin()).context("what comes in is no plan")?;
+        println!("{}", serde_json::to_string(&alone(Driver::Whole, &plan, false)?)?);
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// Totals over many runs.
@@ -89,7 +141,7 @@ struct Totals {
     ran: Duration,
     judged: Duration,
     counts: BTreeMap<String, u64>,
-    outcomes: BTreeMap<(String, String), u64>,
+    outcomes: BTreeMap<String, u64>,
     undecided: u64,
     failed: Vec<(u64, Verdict)>,
 }
@@ -167,9 +219,10 @@ impl Run {
 
     fn one(&self, seed: u64) -> anyhow::Result<Verdict> {
         let plan = self.swarm.swarm().plan(seed);
-        let mut verdict = alone(&plan, false)?;
+        let run = || once(self.swarm.driver(), &plan);
+        let mut verdict = run()?;
         if self.twice {
-            let again = alone(&plan, false)?;
+            let again = run()?;
             if again.hash != verdict.hash {
                 let what =
                     format!("determinism: two runs differ: {:016x} and {:016x}", verdict.hash, again.hash);
@@ -182,11 +235,6 @@ impl Run {
     fn print(&self, totals: &Totals, took: Duration) -> anyhow::Result<()> {
         let per_second = totals.simulated.as_secs_f64() / totals.ran.as_secs_f64().max(1e-9);
         if self.json {
-            let outcomes: BTreeMap<String, u64> = totals
-                .outcomes
-                .iter()
-                .map(|((call, how), count)| (format!("{call} {how}"), *count))
-                .collect();
             let failed: Vec<_> = totals
                 .failed
                 .iter()
@@ -200,7 +248,7 @@ impl Run {
                 "simulated_per_real": per_second,
                 "undecided": totals.undecided,
                 "happened": totals.counts,
-                "outcomes": outcomes,
+                "outcomes": totals.outcomes,
                 "failed": failed,
             });
             println!("{}", serde_json::to_string_pretty(&result)?);
@@ -221,10 +269,7 @@ impl Run {
         }
         if totals.runs > 1 {
             text::table("what happened", totals.counts.iter().map(|(what, n)| (what.clone(), *n)));
-            text::table(
-                "calls",
-                totals.outcomes.iter().map(|((call, how), n)| (format!("{call} {how}"), *n)),
-            );
+            text::table("calls", totals.outcomes.iter().map(|(what, n)| (what.clone(), *n)));
         }
         Ok(())
     }
@@ -234,7 +279,7 @@ impl Replay {
     /// Does it.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let plan = self.source.plan()?;
-        let verdict = alone(&plan, true)?;
+        let verdict = alone(self.source.driver(), &plan, true)?;
         for traced in &verdict.trace {
             if text::concerns(traced, self.member, self.quiet) {
                 println!("{}", text::line(traced));

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    run::alone,
+    run::once,
     source::{self, Source},
 };
 use crate::{plan::Plan, rule, shrink};
@@ -33,7 +33,7 @@ impl Shrink {
     #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a person waits")]
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let plan = self.source.plan()?;
-        let first = alone(&plan, false)?;
+        let first = once(self.source.driver(), &plan)?;
         let Some(violation) = first.violations.first() else {
             println!("nothing is wrong: there is nothing to shrink");
             return Ok(ExitCode::from(2));
@@ -48,7 +48,7 @@ impl Shrink {
             if began.elapsed() >= budget {
                 return None;
             }
-            match alone(plan, false) {
+            match once(self.source.driver(), plan) {
                 Ok(verdict) => Some(rule::is_broken(&rule, &verdict.violations)),
                 Err(error) => {
                     broken = Some(error);
@@ -85,7 +85,7 @@ impl Shrink {
             small.clients.iter().filter(|steps| !steps.is_empty()).count(),
             small.knobs.members,
         );
-        for violation in alone(small, false)?.violations.iter().take(1) {
+        for violation in once(self.source.driver(), small)?.violations.iter().take(1) {
             println!("  {violation}");
         }
         let (program, file) = (source::program(), out.display());

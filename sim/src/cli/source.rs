@@ -6,9 +6,21 @@ use anyhow::Context;
 
 use crate::{plan::Plan, swarm::Swarm};
 
+/// What runs the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Driver {
+    /// The event loop: fast.
+    Storm,
+    /// madsim, with gRPC: thorough.
+    Whole,
+}
+
 /// What kind of runs.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct SwarmArguments {
+    /// What runs the server.
+    #[arg(long, value_enum, default_value_t = Driver::Storm)]
+    driver: Driver,
     /// Virtual seconds with faults, at most.
     #[arg(long, default_value_t = 40)]
     stormy: u64,
@@ -25,11 +37,16 @@ pub struct SwarmArguments {
 
 impl Default for SwarmArguments {
     fn default() -> Self {
-        Self { stormy: 40, steps: 1_000, members: 0, fair_weather: false }
+        Self { driver: Driver::Storm, stormy: 40, steps: 1_000, members: 0, fair_weather: false }
     }
 }
 
 impl SwarmArguments {
+    /// What runs the server.
+    pub const fn driver(&self) -> Driver {
+        self.driver
+    }
+
     /// The swarm that they ask for.
     pub fn swarm(&self) -> Swarm {
         Swarm {
@@ -44,6 +61,9 @@ impl SwarmArguments {
     pub fn again(&self) -> String {
         let usual = Self::default();
         let mut said = String::new();
+        if self.driver == Driver::Whole {
+            said.push_str(" --driver whole");
+        }
         for (name, value, usual) in [
             ("stormy", self.stormy, usual.stormy),
             ("steps", self.steps, usual.steps),
@@ -86,10 +106,15 @@ impl Source {
         }
     }
 
+    /// What runs the server.
+    pub const fn driver(&self) -> Driver {
+        self.swarm.driver()
+    }
+
     /// The same source as arguments.
     pub fn again(&self) -> String {
         match (&self.plan, self.seed) {
-            (Some(path), _) => format!("--plan {}", path.display()),
+            (Some(path), _) => format!("--plan {}{}", path.display(), self.swarm.again()),
             (None, seed) => format!("{}{}", seed.unwrap_or_default(), self.swarm.again()),
         }
     }

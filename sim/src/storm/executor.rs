@@ -22,8 +22,18 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use kontiki::{
+    server::api::{Api, Member},
+    wire::etcdserverpb as pb,
+};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::handlers;
 use crate::{
+    history::{Call, Reply},
     host::{Host, Micros, Process, Work},
+    net::Address,
     rng::Rng,
 };
 
@@ -243,7 +253,7 @@ impl Host for Executor {
         self.timer(at, Timer::Act(act));
     }
 
-    fn start(&self) -> Process {
+    fn start(&self, _address: Address) -> Process {
         let mut core = lock(&self.core);
         let process = Process(core.next_process);
         core.next_process += 1;
@@ -286,6 +296,30 @@ impl Host for Executor {
         } else if let Some(held) = core.paused.remove(&process) {
             lock(&self.ready).extend(held);
         }
+    }
+
+    // Handlers are called where they are.
+    fn serve<M: Member>(&self, _process: Process, _address: Address, _api: Api<M>) {}
+
+    fn call<M: Member>(
+        &self,
+        process: Process,
+        _address: Address,
+        api: Api<M>,
+        call: Call,
+    ) -> impl Future<Output = Result<Reply, Status>> + Send {
+        handlers::call(self, process, api, call)
+    }
+
+    fn watch<M: Member>(
+        &self,
+        process: Process,
+        _address: Address,
+        api: Api<M>,
+        requests: mpsc::UnboundedReceiver<pb::WatchRequest>,
+        responses: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    ) {
+        self.spawn(process, Box::pin(handlers::serve_watch(api, requests, responses)));
     }
 }
 

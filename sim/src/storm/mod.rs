@@ -5,5 +5,7 @@
 //! decides or stores is what ships.
 
 mod executor;
+mod handlers;
 
 pub use executor::{Executor, Order};
+pub use handlers::forward;

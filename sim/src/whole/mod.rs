@@ -1,12 +1,10 @@
-//! The whole server on madsim: its tasks, time and network, our disk and backend.
+//! The thorough driver: the same world on madsim, with gRPC between clients and members.
 //!
-//! A member's messages travel encoded, as they do in production. What its disk had not made durable may be lost
-//! when it crashes, and its backend keeps a prefix of its batches.
+//! madsim gives tasks in a drawn order, virtual time and its own tonic: requests and answers pass through generated
+//! clients and servers, streams are streams, and a client that goes away cancels its handler. Disks, tables, clocks and
+//! the links between members are those of `storm`.
 
-mod cluster;
-mod net;
-mod runtime;
+mod grpc;
+mod host;
 
-pub use cluster::Cluster;
-pub use net::SimPeers;
-pub use runtime::{SimClock, SimEntropy, SimRuntime};
+pub use host::{MadsimHost, run};
