@@ -212,7 +212,7 @@ impl Log {
     /// committed; then nothing was changed.
     pub fn merge(&mut self, entries: Vec<Entry>) -> Result<(), Index> {
         let known =
-            |entry: &Entry| entry.index <= self.base.index || self.term_at(entry.index) == Some(entry.term);
+            |entry: &Entry| entry.index < self.base.index || self.term_at(entry.index) == Some(entry.term);
         let Some(at) = entries.iter().position(|entry| !known(entry)) else {
             return Ok(());
         };
