@@ -1,6 +1,8 @@
 //! The leader's clock of leases: never early, at a pace, again until it is done.
 #![allow(clippy::unwrap_used)]
 
+mod lease_model;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kontiki::{
@@ -9,6 +11,7 @@ use kontiki::{
     table::Batch,
     types::{Instant, LeaseId},
 };
+use lease_model::Step;
 use proptest::prelude::*;
 
 fn book(leases: &[(i64, i64)]) -> Book {
@@ -153,15 +156,6 @@ fn long_leases_are_checkpointed() {
     assert_eq!(expirer.checkpoint(Instant(600_000)), vec![]);
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Grant(i64, i64),
-    Renew(i64),
-    Revoke(i64),
-    Wait(u64),
-    Due(usize),
-}
-
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1i64..8, 1i64..6).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
@@ -176,55 +170,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn leases_never_end_early_and_always_end(steps in prop::collection::vec(step(), 1..80)) {
-        let mut expirer = plain(&Book::default(), 0);
-        // When each lease is over, as its client counts.
-        let mut ends: BTreeMap<i64, (u64, i64)> = BTreeMap::new();
-        let mut now = 0;
-        for step in steps {
-            match step {
-                Step::Grant(id, ttl) => {
-                    if let std::collections::btree_map::Entry::Vacant(lease) = ends.entry(id) {
-                        lease.insert((now + ttl as u64 * 1000, ttl));
-                        expirer.applied(LeaseChange::Granted(LeaseId(id), ttl), Instant(now));
-                    }
-                }
-                Step::Renew(id) => {
-                    let wanted = match ends.get_mut(&id) {
-                        None => Renewal::NotFound,
-                        Some((end, _)) if *end <= now => Renewal::Ending,
-                        Some((end, ttl)) => {
-                            *end = now + *ttl as u64 * 1000;
-                            Renewal::Renewed(*ttl)
-                        }
-                    };
-                    prop_assert_eq!(expirer.renew(LeaseId(id), Instant(now)), wanted);
-                }
-                Step::Revoke(id) => {
-                    ends.remove(&id);
-                    expirer.applied(LeaseChange::Revoked(LeaseId(id)), Instant(now));
-                }
-                Step::Wait(ms) => now += ms,
-                Step::Due(max) => {
-                    let due = expirer.due(Instant(now), max);
-                    prop_assert!(due.len() <= max);
-                    prop_assert!(due.iter().all(|id| ends[&id.0].0 <= now), "{due:?} of {ends:?} at {now}");
-                }
-            }
-        }
-        // All end, if what is due is revoked.
-        for _ in 0..20 {
-            if ends.is_empty() {
-                break;
-            }
-            let wake = expirer.next_wake().unwrap();
-            now = now.max(wake.0);
-            for id in expirer.due(Instant(now), 9) {
-                ends.remove(&id.0);
-                expirer.applied(LeaseChange::Revoked(id), Instant(now));
-            }
-        }
-        prop_assert!(ends.is_empty());
-        prop_assert_eq!(expirer.next_wake(), None);
+        lease_model::check(steps);
     }
 }
 

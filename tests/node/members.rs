@@ -15,7 +15,7 @@ use kontiki::{
     types::{Index, Instant, LeaseId, NodeId, Term},
 };
 
-use crate::show::Shown;
+use super::show::Shown;
 
 pub const TICK_MS: u64 = 100;
 

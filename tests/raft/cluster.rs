@@ -12,7 +12,7 @@ use kontiki::{
     types::{Index, NodeId, Term},
 };
 
-use crate::show::{Shown, show_ready};
+use super::show::{Shown, show_ready};
 
 /// A write that the disk has got but not synced.
 #[derive(Clone, Debug)]

@@ -6,16 +6,36 @@ use kontiki::{
     types::{Index, NodeId},
 };
 
-use crate::cluster::{Cluster, Stored};
+use super::{
+    cluster::{Cluster, Stored},
+    show::show_raft,
+};
 
-struct Random(u64);
+/// Where choices come from: a seed, or bytes, one a choice, which a fuzzer can change one by one.
+enum Random {
+    Seed(u64),
+    Bytes(std::vec::IntoIter<u8>),
+}
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+        match self {
+            Self::Seed(state) => {
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+            }
+            Self::Bytes(bytes) => bytes.next().unwrap_or(0).into(),
+        }
+    }
+
+    /// Whether all bytes are used up.
+    fn spent(&self) -> bool {
+        match self {
+            Self::Seed(_) => false,
+            Self::Bytes(bytes) => bytes.as_slice().is_empty(),
+        }
     }
 
     fn below(&mut self, n: usize) -> usize {
@@ -51,8 +71,12 @@ struct Storm {
 
 impl Storm {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         random.next();
+        Self::of(random, seed)
+    }
+
+    fn of(mut random: Random, seed: u64) -> Self {
         let mut up_to = |max: usize| random.below(max + 1) as u64;
         let swarm = Swarm {
             drop: up_to(20),
@@ -121,6 +145,32 @@ impl Storm {
         if self.random.next() % 1000 < self.swarm.transfer * 5 {
             let target = self.anyone();
             let _ = self.cluster.input(id, Input::Transfer(target));
+        }
+    }
+
+    /// As [`Self::step`], but one thing alone happens, and nothing is unlikely.
+    fn choose(&mut self) {
+        let id = self.anyone();
+        match self.random.below(20) {
+            0..5 => drop(self.cluster.input(id, Input::Tick)),
+            5..11 => self.carry(),
+            11 => drop(self.cluster.persist(id)),
+            12 => self.propose(id),
+            13 if self.cluster.raft(id).is_some() => drop(self.cluster.read(id)),
+            13 => {}
+            14 => {
+                let held = !self.cluster.node(id).held;
+                self.cluster.node(id).held = held;
+            }
+            15 if self.cluster.raft(id).is_some() => self.crash(id),
+            15 => self.cluster.start(id),
+            16 => self.cut(),
+            17 => self.change(id),
+            18 => self.compact(id),
+            _ => {
+                let target = self.anyone();
+                drop(self.cluster.input(id, Input::Transfer(target)));
+            }
         }
     }
 
@@ -263,7 +313,7 @@ impl Storm {
             }
         }
         let states: Vec<String> =
-            ids.iter().filter_map(|id| self.cluster.raft(*id)).flat_map(crate::show::show_raft).collect();
+            ids.iter().filter_map(|id| self.cluster.raft(*id)).flat_map(show_raft).collect();
         panic!("no progress after the faults:\n{}", states.join("\n"));
     }
 
@@ -304,4 +354,17 @@ pub fn run(seed: u64, steps: usize) -> (u64, u64) {
     storm.heal();
     storm.cluster.check_log_matching();
     (storm.cluster.committed.len() as u64, storm.cluster.answered)
+}
+
+/// A storm that the bytes describe, a few of them an event.
+#[allow(dead_code, reason = "fuzz/ calls it")]
+pub fn run_bytes(bytes: &[u8]) {
+    let random = Random::Bytes(bytes.to_vec().into_iter());
+    let mut storm = Storm::of(random, bytes.first().copied().unwrap_or(0).into());
+    while !storm.random.spent() {
+        storm.choose();
+        storm.cluster.check_log_matching();
+    }
+    storm.heal();
+    storm.cluster.check_log_matching();
 }

@@ -2,6 +2,7 @@
 //! that keeps its own books.
 #![allow(clippy::unwrap_used)]
 
+mod books;
 mod golden;
 mod model;
 mod storm;
