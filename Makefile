@@ -5,7 +5,7 @@ SHELL := /bin/bash
 DEPS = deps="$$(.ci/deps)"; eval "$$deps"
 DATA ?= default.etcd
 
-.PHONY: help run build test check fmt sim demo bench
+.PHONY: help run build test check fmt sim demo bench fuzz
 help: ## What there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -23,6 +23,9 @@ sim: ## The simulator's slice: a whole cluster under madsim
 
 check: ## Formatting and lints
 	$(DEPS); cargo fmt --all --check; cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fuzz: ## Every fuzz target for a while: make fuzz SECONDS=600
+	fuzz/run --seconds $(or $(SECONDS),60)
 
 fmt: ## Format
 	cargo fmt --all

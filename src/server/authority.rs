@@ -62,6 +62,13 @@ enum Repair {
     Off,
 }
 
+/// Repairs a connection's bytes, as they come in pieces of `piece` bytes: for `fuzz/`.
+#[doc(hidden)]
+pub fn repair_authority(bytes: &mut [u8], piece: usize) {
+    let mut repair = Repair::Preface(0);
+    bytes.chunks_mut(piece).for_each(|piece| repair.pass(piece));
+}
+
 impl Repair {
     fn pass(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
@@ -230,8 +237,7 @@ mod tests {
     /// What is left of a connection that is read in parts of `part` bytes.
     fn passed(bytes: &[u8], part: usize) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        let mut repair = Repair::Preface(0);
-        bytes.chunks_mut(part).for_each(|chunk| repair.pass(chunk));
+        repair_authority(&mut bytes, part);
         bytes
     }
 

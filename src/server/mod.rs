@@ -37,6 +37,8 @@ mod snapshot;
 #[cfg_attr(any(madsim, fuzzing), allow(dead_code))]
 mod stats;
 
+#[doc(hidden)]
+pub use authority::repair_authority;
 pub use exit::Exit;
 pub use handle::*;
 pub use member::Handle;
