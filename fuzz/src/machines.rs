@@ -506,7 +506,7 @@ pub fn entry(u: &mut Source<'_>, index: u64) -> Result<Entry> {
 
 fn command_payload(index: u64, command: Command) -> Payload {
     let request = Request { id: index, user: String::new(), auth_revision: 0, command };
-    command::encode(&request).map_or(Payload::Empty, Payload::Command)
+    Payload::Command(command::encode(&request))
 }
 
 /// One log on two replicas, in other runs and with restarts and crashes: they are one, or both stop at the same

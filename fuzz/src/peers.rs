@@ -203,8 +203,8 @@ impl PeerService for Answers {
         if id.0 == 1 { Ok(self.members()) } else { Err(Refusal::MemberNotFound) }
     }
 
-    async fn renew_lease(&self, id: LeaseId) -> std::result::Result<i64, Refusal> {
-        if id.0 == 1 { Ok(77) } else { Err(Refusal::LeaseNotFound) }
+    async fn renew_leases(&self, ids: Vec<LeaseId>) -> std::result::Result<Vec<Option<i64>>, Refusal> {
+        Ok(ids.into_iter().map(|id| (id.0 == 1).then_some(77)).collect())
     }
 
     async fn lease_info(&self, id: LeaseId, _: bool) -> std::result::Result<LeaseInfo, Refusal> {

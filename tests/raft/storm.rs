@@ -14,7 +14,7 @@ use super::{
 /// Where choices come from: a seed, or bytes, one a choice, which a fuzzer can change one by one.
 enum Random {
     Seed(u64),
-    Bytes(std::vec::IntoIter<u8>),
+    Bytes(std::collections::VecDeque<u8>),
 }
 
 impl Random {
@@ -26,7 +26,7 @@ impl Random {
                 *state ^= *state << 17;
                 state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
             }
-            Self::Bytes(bytes) => bytes.next().unwrap_or(0).into(),
+            Self::Bytes(bytes) => bytes.pop_front().unwrap_or(0).into(),
         }
     }
 
@@ -34,7 +34,7 @@ impl Random {
     fn spent(&self) -> bool {
         match self {
             Self::Seed(_) => false,
-            Self::Bytes(bytes) => bytes.as_slice().is_empty(),
+            Self::Bytes(bytes) => bytes.is_empty(),
         }
     }
 
@@ -359,7 +359,7 @@ pub fn run(seed: u64, steps: usize) -> (u64, u64) {
 /// A storm that the bytes describe, a few of them an event.
 #[allow(dead_code, reason = "fuzz/ calls it")]
 pub fn run_bytes(bytes: &[u8]) {
-    let random = Random::Bytes(bytes.to_vec().into_iter());
+    let random = Random::Bytes(bytes.iter().copied().collect());
     let mut storm = Storm::of(random, bytes.first().copied().unwrap_or(0).into());
     while !storm.random.spent() {
         storm.choose();
