@@ -37,6 +37,7 @@ mod snapshot;
 #[cfg_attr(any(madsim, fuzzing), allow(dead_code))]
 mod stats;
 
+#[cfg(not(madsim))]
 #[doc(hidden)]
 pub use authority::repair_authority;
 pub use exit::Exit;
