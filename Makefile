@@ -5,7 +5,7 @@ SHELL := /bin/bash
 DEPS = deps="$$(.ci/deps)"; eval "$$deps"
 DATA ?= default.etcd
 
-.PHONY: help run build test check fmt sim demo bench fuzz
+.PHONY: help run build test check fmt sim storm zoo demo bench fuzz
 help: ## What there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -20,6 +20,14 @@ test: ## The whole suite
 
 sim: ## The simulator's slice: a whole cluster under madsim
 	$(DEPS); CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim" MADSIM_TEST_NUM="$${MADSIM_TEST_NUM:-20}" cargo test --locked --profile sim -p sim
+
+storm: ## Seeds of the simulator until Ctrl-C: make storm [FROM=0] [JOBS=1]
+	$(DEPS); export CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"; cargo build --locked --profile sim -p sim; \
+	exec "$$CARGO_TARGET_DIR/sim/sim" run --seeds "$(or $(FROM),0).." --jobs "$(or $(JOBS),1)" --keep-going --coverage
+
+zoo: ## Historic bugs, planted one by one: how many does the simulator catch
+	$(DEPS); export CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"; cargo build --locked --profile sim -p sim; \
+	exec "$$CARGO_TARGET_DIR/sim/sim" zoo $(ZOO)
 
 check: ## Formatting and lints
 	$(DEPS); cargo fmt --all --check; cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -96,7 +96,21 @@ impl<H: Host> Nemesis<H> {
 
     fn note(&self, member: Address, fault: &Fault) {
         self.world.probe.count(fault.name());
+        self.world.probe.hit(fault.name(), self.state_of(member));
         self.world.probe.event(|| Event::Fault { member, text: format!("{fault:?}") });
+    }
+
+    /// What a member is when a fault hits it, for the coverage report.
+    fn state_of(&self, member: Address) -> &'static str {
+        let learns = |handle| kontiki::server::api::Member::is_learner(&handle);
+        match self.world.handle(member) {
+            _ if member == 0 => "all",
+            None if self.world.runs(member) => "starting",
+            None => "down",
+            Some(handle) if learns(handle.clone()) => "learner",
+            Some(_) if self.world.leader() == Some(member) => "leader",
+            Some(_) => "follower",
+        }
     }
 
     fn mended(&self, member: Address, fault: &Fault) {

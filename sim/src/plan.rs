@@ -147,6 +147,40 @@ impl Fault {
             Self::Leave { .. } => "member left",
         }
     }
+
+    /// How long it lasts; 0 for what is done at once.
+    pub const fn span(&self) -> Micros {
+        match self {
+            Self::Crash { down, .. }
+            | Self::CrashInDisk { down, .. }
+            | Self::CrashAll { down, .. }
+            | Self::DiskError { down, .. }
+            | Self::Rot { down, .. }
+            | Self::Replace { down, .. } => *down,
+            Self::Pause { span, .. }
+            | Self::Isolate { span, .. }
+            | Self::Split { span, .. }
+            | Self::CutLink { span, .. }
+            | Self::Weather { span, .. }
+            | Self::Stall { span, .. }
+            | Self::SlowDisk { span, .. }
+            | Self::ClockRate { span, .. } => *span,
+            Self::WallJump { .. } | Self::MoveLeader { .. } | Self::Join { .. } | Self::Leave { .. } => 0,
+        }
+    }
+
+    /// Whether it is one member's, chosen when it begins.
+    pub const fn has_target(&self) -> bool {
+        !matches!(
+            self,
+            Self::CrashAll { .. }
+                | Self::Split { .. }
+                | Self::CutLink { .. }
+                | Self::Weather { .. }
+                | Self::MoveLeader { .. }
+                | Self::Join { .. }
+        )
+    }
 }
 
 /// What a client does next.

@@ -155,6 +155,7 @@ struct Seen {
     kept: Option<Vec<Traced>>,
     counts: BTreeMap<&'static str, u64>,
     outcomes: BTreeMap<(&'static str, &'static str), u64>,
+    cells: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Probe {
@@ -167,6 +168,7 @@ impl Probe {
             kept: keep.then(Vec::new),
             counts: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            cells: BTreeMap::new(),
         };
         Self(Arc::new(Mutex::new(seen)))
     }
@@ -193,6 +195,16 @@ impl Probe {
     /// Counts something for the coverage report.
     pub fn count(&self, what: &'static str) {
         *self.lock().counts.entry(what).or_default() += 1;
+    }
+
+    /// Counts a fault by the state of the member that it hits.
+    pub fn hit(&self, fault: &'static str, state: &'static str) {
+        *self.lock().cells.entry((fault, state)).or_default() += 1;
+    }
+
+    /// How often each fault hit a member in each state.
+    pub fn hits(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        self.lock().cells.clone()
     }
 
     /// Makes bytes part of the hash.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     check,
     client::Client,
+    coverage::Coverage,
     history::{History, Micros as Time, Outcome, Settings},
     host::{Host, Micros, Process},
     nemesis::Nemesis,
@@ -51,6 +52,8 @@ pub struct Verdict {
     pub counts: BTreeMap<String, u64>,
     /// How calls ended: by method and end.
     pub outcomes: BTreeMap<String, u64>,
+    /// Which combinations it reached.
+    pub coverage: Coverage,
     /// The trace, if it was asked for.
     #[serde(skip)]
     pub trace: Vec<Traced>,
@@ -83,7 +86,7 @@ pub fn storm(plan: &Plan, keep_trace: bool) -> Verdict {
     if let Some(panic) = panicked {
         world.fail(panic);
     }
-    let verdict = judge(&world, began, keep_trace);
+    let verdict = judge(&world, plan, began, keep_trace);
     world.end();
     executor.clear();
     verdict
@@ -101,18 +104,18 @@ pub fn whole(plan: &Plan, keep_trace: bool) -> Verdict {
             let world = World::new(host, plan.knobs.clone(), plan.seed, keep_trace);
             // On the clients' node: the runtime's own has no address to call from.
             let (done, ended) = tokio::sync::oneshot::channel();
-            let (driven, plan) = (world.clone(), plan.clone());
+            let (driven, own_plan) = (world.clone(), plan.clone());
             world.host.spawn(
                 Process::WORLD,
                 Box::pin(async move {
-                    drive(&driven, &plan).await;
+                    drive(&driven, &own_plan).await;
                     let _ = done.send(());
                 }),
             );
             if ended.await.is_err() {
                 world.fail("the run's own task was dropped".into());
             }
-            let judged = judge(&world, began, keep_trace);
+            let judged = judge(&world, &plan, began, keep_trace);
             world.end();
             judged
         };
@@ -234,7 +237,7 @@ fn cpu_time() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
-fn judge<H: Host>(world: &World<H>, began: Duration, keep_trace: bool) -> Verdict {
+fn judge<H: Host>(world: &World<H>, plan: &Plan, began: Duration, keep_trace: bool) -> Verdict {
     let ran = cpu_time().saturating_sub(began);
     let simulated = Duration::from_micros(world.host.now());
     let history = world.take_history();
@@ -259,6 +262,7 @@ fn judge<H: Host>(world: &World<H>, began: Duration, keep_trace: bool) -> Verdic
             .into_iter()
             .map(|((call, how), count)| (format!("{call} {how}"), count))
             .collect(),
+        coverage: Coverage::of(plan, &history, &world.probe.hits()),
         trace: world.probe.take_trace(),
         history: if keep_trace { history } else { History::default() },
     }

@@ -7,6 +7,7 @@ mod run;
 mod shrink;
 mod source;
 mod text;
+mod zoo;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ pub enum Command {
     /// Runs one plan on madsim: what `run --driver whole` starts for each seed.
     #[command(hide = true)]
     One(run::One),
+    /// Plants historic bugs, and counts how many are caught.
+    Zoo(zoo::Zoo),
 }
 
 impl Command {
@@ -37,6 +40,7 @@ impl Command {
             Self::Shrink(shrink) => shrink.execute(),
             Self::Report(report) => report.execute(),
             Self::One(one) => one.execute(),
+            Self::Zoo(zoo) => zoo.execute(),
         }
     }
 }

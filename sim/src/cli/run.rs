@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     process::{Command, ExitCode, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc,
     },
@@ -19,7 +19,15 @@ use super::{
     source::{Driver, Source, SwarmArguments},
     text,
 };
-use crate::{plan::Plan, run::Verdict};
+use crate::{
+    coverage::{self, Coverage},
+    plan::Plan,
+    rule,
+    run::Verdict,
+};
+
+/// How many kinds of faults the progress line has.
+const FAULTS_SHOWN_MAX: usize = 4;
 
 /// Runs seeds and judges them.
 #[derive(Debug, Args)]
@@ -27,7 +35,7 @@ pub struct Run {
     /// One seed.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Seeds from A on and before B, as A..B.
+    /// Seeds from A on and before B, as A..B; without an end, as A.., until it is stopped.
     #[arg(long, value_parser = seeds, default_value = "0..100")]
     seeds: (u64, u64),
     /// How many at once.
@@ -39,9 +47,15 @@ pub struct Run {
     /// Run each seed twice and compare all that happened.
     #[arg(long)]
     twice: bool,
-    /// Print the result as JSON.
+    /// Print the result as JSON, and nothing else.
     #[arg(long)]
     json: bool,
+    /// Say which combinations were reached, and which never were.
+    #[arg(long)]
+    coverage: bool,
+    /// End when the runs have taken so many seconds of processors.
+    #[arg(long)]
+    cpu_seconds: Option<u64>,
     #[command(flatten)]
     swarm: SwarmArguments,
 }
@@ -62,7 +76,8 @@ pub struct Replay {
 fn seeds(text: &str) -> Result<(u64, u64), String> {
     let wrong = || format!("{text:?} is no range of seeds: write A..B");
     let (from, to) = text.split_once("..").ok_or_else(wrong)?;
-    let (from, to) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
+    let from = from.parse().map_err(|_| wrong())?;
+    let to = if to.is_empty() { u64::MAX } else { to.parse().map_err(|_| wrong())? };
     if from < to { Ok((from, to)) } else { Err(format!("{text:?} is empty")) }
 }
 
@@ -143,6 +158,7 @@ struct Totals {
     counts: BTreeMap<String, u64>,
     outcomes: BTreeMap<String, u64>,
     undecided: u64,
+    coverage: Coverage,
     failed: Vec<(u64, Verdict)>,
 }
 
@@ -153,6 +169,7 @@ impl Totals {
         self.ran += verdict.took.0;
         self.judged += verdict.took.1;
         self.undecided += verdict.undecided.len() as u64;
+        self.coverage.merge(&verdict.coverage);
         for (what, count) in &verdict.counts {
             *self.counts.entry(what.clone()).or_default() += count;
         }
@@ -163,6 +180,39 @@ impl Totals {
             self.failed.push((seed, verdict));
         }
     }
+
+    fn cpu(&self) -> Duration {
+        self.ran + self.judged
+    }
+
+    /// Simulated seconds for each second of a processor.
+    fn speed(&self) -> f64 {
+        self.simulated.as_secs_f64() / self.ran.as_secs_f64().max(1e-9)
+    }
+
+    /// For who waits: how fast it goes, and which faults there were.
+    fn line(&self) -> String {
+        let mut faults: Vec<(&String, &u64)> =
+            self.counts.iter().filter(|(name, _)| coverage::is_fault(name)).collect();
+        faults.sort_by(|a, b| b.1.cmp(a.1));
+        let faults: Vec<String> =
+            faults.iter().take(FAULTS_SHOWN_MAX).map(|(name, count)| format!("{count} {name}")).collect();
+        let failed = self.failed.len();
+        format!("{:.0} × real time, {failed} failed; {}", self.speed(), faults.join(", "))
+    }
+}
+
+/// Shows how far it is; without an end, how far it has come.
+fn bar(from: u64, to: u64) -> anyhow::Result<ProgressBar> {
+    let template = "{pos} seeds, {per_sec}, {elapsed}: {msg}";
+    if to == u64::MAX {
+        let style =
+            ProgressStyle::with_template(&format!("{{spinner}} {template}")).context("the template")?;
+        return Ok(ProgressBar::new_spinner().with_style(style));
+    }
+    let template = format!("{{bar:20}} {}", template.replacen("{pos}", "{pos}/{len}", 1));
+    Ok(ProgressBar::new(to - from)
+        .with_style(ProgressStyle::with_template(&template).context("the template")?))
 }
 
 impl Run {
@@ -170,13 +220,13 @@ impl Run {
     #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let (from, to) = self.seed.map_or(self.seeds, |seed| (seed, seed + 1));
-        let bar = ProgressBar::new(to - from).with_style(
-            ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {per_sec}, {elapsed} {msg}")
-                .context("the bar's template")?,
-        );
+        let bar = bar(from, to)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        // A second Ctrl-C ends it at once, the first when the runs under way are over.
+        signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, stop.clone())?;
+        signal_hook::flag::register(signal_hook::consts::SIGINT, stop.clone())?;
         let began = Instant::now();
         let next = AtomicU64::new(from);
-        let stop = AtomicBool::new(false);
         let totals = Mutex::new(Totals::default());
         let (errors, failures) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -193,10 +243,17 @@ impl Run {
                             Ok(verdict) => {
                                 bar.inc(1);
                                 if !verdict.is_clean() {
-                                    bar.suspend(|| text::failure(seed, &run.swarm.again(), &verdict));
+                                    if !run.json {
+                                        bar.suspend(|| text::failure(seed, &run.swarm.again(), &verdict));
+                                    }
                                     stop.fetch_or(!run.keep_going, Relaxed);
                                 }
-                                totals.lock().unwrap_or_else(PoisonError::into_inner).add(seed, verdict);
+                                let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+                                totals.add(seed, verdict);
+                                bar.set_message(totals.line());
+                                let spent =
+                                    run.cpu_seconds.is_some_and(|most| totals.cpu().as_secs() >= most);
+                                stop.fetch_or(spent, Relaxed);
                             }
                             Err(error) => {
                                 stop.store(true, Relaxed);
@@ -233,12 +290,21 @@ impl Run {
     }
 
     fn print(&self, totals: &Totals, took: Duration) -> anyhow::Result<()> {
-        let per_second = totals.simulated.as_secs_f64() / totals.ran.as_secs_f64().max(1e-9);
+        let per_second = totals.speed();
         if self.json {
             let failed: Vec<_> = totals
                 .failed
                 .iter()
-                .map(|(seed, verdict)| serde_json::json!({"seed": seed, "violations": verdict.violations}))
+                .map(|(seed, verdict)| {
+                    let rules: Vec<String> = verdict.violations.iter().map(|text| rule::of(text)).collect();
+                    serde_json::json!({"seed": seed, "rules": rules, "violations": verdict.violations})
+                })
+                .collect();
+            let missing: Vec<String> = totals
+                .coverage
+                .missing()
+                .iter()
+                .map(|(table, row, column)| format!("{table}: {row}: {column}"))
                 .collect();
             let result = serde_json::json!({
                 "runs": totals.runs,
@@ -249,6 +315,7 @@ impl Run {
                 "undecided": totals.undecided,
                 "happened": totals.counts,
                 "outcomes": totals.outcomes,
+                "never_reached": if self.coverage { missing } else { Vec::new() },
                 "failed": failed,
             });
             println!("{}", serde_json::to_string_pretty(&result)?);
@@ -270,6 +337,9 @@ impl Run {
         if totals.runs > 1 {
             text::table("what happened", totals.counts.iter().map(|(what, n)| (what.clone(), *n)));
             text::table("calls", totals.outcomes.iter().map(|(what, n)| (what.clone(), *n)));
+        }
+        if self.coverage {
+            totals.coverage.print();
         }
         Ok(())
     }

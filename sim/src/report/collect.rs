@@ -19,7 +19,7 @@ use crate::{
 const FINDINGS_MAX: usize = 20;
 
 /// The window that the page opens on: at least and at most this wide.
-const WINDOW: (Micros, Micros) = (400_000, 6_000_000);
+const WINDOW: (Micros, Micros) = (400_000, 3_000_000);
 
 /// The run for the page.
 pub fn story(plan: &Plan, verdict: &Verdict, again: &str, events_max: usize) -> Story {
@@ -215,30 +215,9 @@ fn take_fault(
     let begun = reading.due.iter().position(|due| due.at <= at && format!("{:?}", due.what) == text);
     let Some(place) = begun else { return };
     let fault = reading.due.remove(place).what;
-    let to = (at + span(&fault)).min(calm_from.max(at));
+    let to = (at + fault.span()).min(calm_from.max(at));
     let name = fault.name().to_owned();
     story.faults.push(Band { from: at, to, member, name, text: text.to_owned() });
-}
-
-/// How long a fault lasts.
-fn span(fault: &Fault) -> Micros {
-    match fault {
-        Fault::Crash { down, .. }
-        | Fault::CrashInDisk { down, .. }
-        | Fault::CrashAll { down, .. }
-        | Fault::DiskError { down, .. }
-        | Fault::Rot { down, .. }
-        | Fault::Replace { down, .. } => *down,
-        Fault::Pause { span, .. }
-        | Fault::Isolate { span, .. }
-        | Fault::Split { span, .. }
-        | Fault::CutLink { span, .. }
-        | Fault::Weather { span, .. }
-        | Fault::Stall { span, .. }
-        | Fault::SlowDisk { span, .. }
-        | Fault::ClockRate { span, .. } => *span,
-        Fault::WallJump { .. } | Fault::MoveLeader { .. } | Fault::Join { .. } | Fault::Leave { .. } => 0,
-    }
 }
 
 /// Those who called or watched, with names for the simulator's own.

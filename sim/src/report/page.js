@@ -19,7 +19,7 @@ function layout() {
     clientTops.set(client, { y, rows });
     y += 24 + 9 * Math.min(rows.length, 5);
   }
-  height = y + 14;
+  height = y + 22;
 }
 // A client's watches in rows, so that those at the same time do not cover each other.
 function rowsOf(client) {
@@ -144,7 +144,7 @@ function drawFaults() {
     const shape = make('rect', { class: 'fault', x: left, y, width: right - left, height: 6, rx: 2 });
     if (same(chosen, { ref: fault })) shape.classList.add('chosen');
     diagram.append(clicks(shape, { at: fault.from, kind: 'fault', ref: fault }));
-    if (level === 0) diagram.append(make('text', { x: Math.min(right + 4, width - 150), y: y + 7, style: 'font-size: 10px' }, fault.name));
+    if (level === 0 && right < width - 90) diagram.append(make('text', { x: right + 4, y: y + 7, style: 'font-size: 10px' }, fault.name));
   }
 }
 function drawMessages() {
@@ -211,7 +211,7 @@ function drawClient(client) {
       x: left, y: y + 2, width: Math.max(2.5, right - left), height: 12, 'data-call': call.id });
     group.append(clicks(bar, item));
     if (right - left > 90 || hot) {
-      const label = make('text', { x: Math.min(left + 4, width - 220), y: hot ? y - 2 : y + 12, style: 'font-size: 10px; pointer-events: none' },
+      const label = make('text', { x: hot ? Math.min(left + 4, width - 470) : left + 4, y: hot ? y - 2 : y + 12, style: 'font-size: 10px; pointer-events: none' },
         hot ? `call ${call.id}: ${call.asks} → ${call.got}`.slice(0, 90) : call.asks.slice(0, Math.floor((right - left) / 6)));
       group.append(label);
     }

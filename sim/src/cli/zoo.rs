@@ -1,0 +1,94 @@
+//! `zoo`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::source;
+use crate::zoo::{End, Patch, Row, Scratch, score};
+
+/// Plants historic bugs, one after the other, and counts how many the simulator catches with its standard settings.
+#[derive(Debug, Args)]
+pub struct Zoo {
+    /// Only these rows.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Processor seconds to spend on each row.
+    #[arg(long, default_value_t = 600)]
+    budget: u64,
+    /// Processor seconds for the run without a patch; 0 for none.
+    #[arg(long, default_value_t = 600)]
+    control: u64,
+    /// Runs at once.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    seeds: u64,
+    /// Write the table to sim/zoo/SCORE.md too.
+    #[arg(long)]
+    write: bool,
+    /// Where the scratch copy and its builds are; $KONTIKI_CACHE/zoo or ~/.cache/kontiki/zoo by default.
+    #[arg(long)]
+    scratch: Option<PathBuf>,
+}
+
+impl Zoo {
+    /// Does it.
+    pub fn execute(self) -> anyhow::Result<ExitCode> {
+        let scratch = Scratch::new(self.scratch.clone().map_or_else(cache, Ok)?)?;
+        let mut rows = Vec::new();
+        for (name, patch) in scratch.patches()? {
+            if !self.only.is_empty() && !self.only.contains(&name) {
+                continue;
+            }
+            let row = match patch {
+                Ok(patch) => self.row(&scratch, &patch)?,
+                Err(why) => {
+                    Row { id: name, tier: String::new(), oracle: String::new(), end: End::Broken(why) }
+                }
+            };
+            println!("{}", row.line());
+            if let End::Broken(why) = &row.end {
+                eprintln!("{}: {why}", row.id);
+            }
+            rows.push(row);
+        }
+        let control = if self.control > 0 { Some(self.control(&scratch)?) } else { None };
+        let table = score(&rows, control.as_ref());
+        println!("\n{table}");
+        if self.write {
+            let about = format!(
+                "# The zoo's score\n\nWritten by `sim zoo`: standard settings, seeds from {} on, at most {} CPU seconds a row.\n\n",
+                self.seeds, self.budget
+            );
+            source::write(&scratch.score_file(), &(about + &table))?;
+        }
+        let caught = |row: &Row| matches!(&row.end, End::Ran(catch) if catch.failed.is_some());
+        let clean = control.is_none_or(|row| matches!(row.end, End::Ran(_)) && !caught(&row));
+        Ok(if clean && rows.iter().all(caught) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
+    /// One bug. The scratch copy is as it was afterwards.
+    fn row(&self, scratch: &Scratch, patch: &Patch) -> anyhow::Result<Row> {
+        let ran = scratch.plant(patch).and_then(|()| scratch.build());
+        let ran = ran.and_then(|program| scratch.run(&program, self.seeds, self.budget, self.jobs));
+        scratch.restore()?;
+        let end = ran.map_or_else(|why| End::Broken(format!("{why:#}")), End::Ran);
+        let Patch { id, tier, oracle, .. } = patch.clone();
+        Ok(Row { id, tier, oracle, end })
+    }
+
+    fn control(&self, scratch: &Scratch) -> anyhow::Result<Row> {
+        let program = scratch.build()?;
+        let catch = scratch.run(&program, self.seeds, self.control, self.jobs)?;
+        Ok(Row { id: "control".into(), tier: "–".into(), oracle: "none".into(), end: End::Ran(catch) })
+    }
+}
+
+fn cache() -> anyhow::Result<PathBuf> {
+    let own = std::env::var_os("KONTIKI_CACHE").map(PathBuf::from);
+    let cache = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/kontiki")));
+    Ok(cache.context("neither KONTIKI_CACHE nor HOME says where builds are kept")?.join("zoo"))
+}
