@@ -19,7 +19,7 @@ use crate::{
 const FINDINGS_MAX: usize = 20;
 
 /// The window that the page opens on: at least and at most this wide.
-const WINDOW: (Micros, Micros) = (400_000, 3_000_000);
+const WINDOW: (Micros, Micros) = (100_000, 3_000_000);
 
 /// The run for the page.
 pub fn story(plan: &Plan, verdict: &Verdict, again: &str, events_max: usize) -> Story {

@@ -4,7 +4,7 @@ window.onerror = message => { document.documentElement.dataset.error = message; 
 const story = JSON.parse(document.getElementById('data').textContent);
 const $ = id => document.getElementById(id);
 const NS = 'http://www.w3.org/2000/svg';
-const GUTTER = 104, LANE = 72, DRAWN_MAX = 1600, TALE_MAX = 90;
+const GUTTER = 104, LANE = 72, DRAWN_MAX = 1600, TALE_MAX = 50;
 const finding = story.findings[0];
 const involvedCalls = new Set(finding ? finding.calls : []);
 const involvedWatches = new Set(finding ? finding.watches : []);

@@ -10,7 +10,7 @@ const visible = (from, to) => to >= view.from && from <= view.to;
 function layout() {
   width = Math.max(480, diagram.clientWidth || 900);
   tops = new Map(); clientTops = new Map();
-  let y = 26;
+  let y = 34;
   for (const member of story.members) if (!hidden.members.has(member)) { tops.set(member, y); y += LANE; }
   y += 18;
   for (const [client] of story.clients) {
@@ -132,19 +132,20 @@ function drawFaults() {
   const rows = new Map();
   for (const fault of story.faults) {
     if (!visible(fault.from, fault.to)) continue;
-    const whose = fault.member || 0;
+    const whose = fault.member;
     if (hidden.members.has(whose)) continue;
     const row = rows.get(whose) || [];
     rows.set(whose, row);
     let level = row.findIndex(end => end < fault.from);
     if (level < 0) level = row.length;
     row[level] = Math.max(fault.to, fault.from + (view.to - view.from) / 14);
-    const y = whose ? tops.get(whose) + 16 - 8 * Math.min(level, 2) : 17;
+    const y = whose ? tops.get(whose) + 16 - 8 * Math.min(level, 2) : 26;
     const left = Math.max(GUTTER, x(fault.from)), right = Math.max(left + 4, Math.min(width - 10, x(fault.to)));
     const shape = make('rect', { class: 'fault', x: left, y, width: right - left, height: 6, rx: 2 });
     if (same(chosen, { ref: fault })) shape.classList.add('chosen');
     diagram.append(clicks(shape, { at: fault.from, kind: 'fault', ref: fault }));
-    if (level === 0 && right < width - 90) diagram.append(make('text', { x: right + 4, y: y + 7, style: 'font-size: 10px' }, fault.name));
+    const text = right < width - 110 ? { x: right + 4, y: y + 7 } : { x: Math.min(left, width - 120), y: y - 2 };
+    if (level === 0) diagram.append(make('text', { ...text, style: 'font-size: 10px; pointer-events: none' }, fault.name));
   }
 }
 function drawMessages() {
@@ -381,7 +382,12 @@ function fillTale() {
     if (item.at > until) return false;
     if (isHot(item)) return item.kind !== 'heard' || item.at > until - 2e6;
     if (item.kind === 'fault') return true;
-    if (item.kind === 'mark') return item.ref.kind !== 'follow' && item.ref.kind !== 'start';
+    if (item.kind === 'mark') {
+      const { kind, member, at } = item.ref;
+      // That it serves is news if it has been down.
+      const back = kind === 'up' && story.marks.some(mark => mark.member === member && mark.at < at && /crash|exit/.test(mark.kind));
+      return back || /crash|exit|lead|failure/.test(kind);
+    }
     return item.kind === 'call' && small && item.ref.client > 0;
   };
   const told = items.filter(tells);
@@ -445,5 +451,9 @@ fillMenus();
 fillLegend();
 fillTale();
 draw();
+// The last call involved is what there is to look at.
+const last = items.filter(item => item.at <= (finding ? finding.at : -1) && isHot(item) && item.kind !== 'heard').pop();
+if (last) choose(last, false);
 showState(finding ? finding.at : view.to);
+$('tale').scrollTop = $('tale').scrollHeight;
 document.documentElement.dataset.ready = 'yes';
