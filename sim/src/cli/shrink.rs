@@ -1,4 +1,5 @@
 //! `shrink`.
+#![allow(clippy::disallowed_types, reason = "a person waits: a run itself never looks at this clock")]
 
 use std::{
     path::PathBuf,
@@ -30,7 +31,7 @@ pub struct Shrink {
 
 impl Shrink {
     /// Does it.
-    #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a person waits")]
+    #[allow(clippy::disallowed_methods, reason = "a person waits")]
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let plan = self.source.plan()?;
         let first = once(self.source.driver(), &plan)?;
