@@ -183,6 +183,21 @@ fn rot_before_the_last_mark_is_corrupt_and_names_its_place_behind_it_torn() {
     assert!(corrupt > torn && torn > 50 && harmless < (corrupt + torn) / 4, "{corrupt} {torn} {harmless}");
 }
 
+/// Whatever the last record's padding, and the zeros that its checksum may end in.
+#[test]
+fn the_mark_of_a_batch_of_one_record_counts() {
+    for len in 0..400 {
+        let disk = MemDisk::new();
+        let batches = [1, 2].map(|index| Op::Append(vec![entry(1, index, len)], None, true));
+        play(&disk, &batches);
+        disk.crash(choices(1));
+        let name = disk.list(&dir()).expect("list").remove(0);
+        // In the first entry: the head before it has 88 bytes.
+        disk.rot(&dir().join(name), 88 + 12, 1).expect("rot");
+        assert!(matches!(open(&disk), Err(Fault::Corrupt(_))), "{len} bytes");
+    }
+}
+
 #[test]
 fn a_lost_sector_or_a_missing_segment_is_not_a_shorter_log() {
     let disk = MemDisk::new();

@@ -188,9 +188,9 @@ impl Pass<'_> {
         if !tail || !self.headed {
             return Err(self.corrupt(end, what));
         }
-        let mark = furthest_mark(&self.bytes[..segment::used(self.bytes)], self.name.seq, end)
-            .unwrap_or(0)
-            .max(self.mark);
+        // The last record's checksum and padding may end in zeros: it has to be whole to be found.
+        let whole = self.bytes.len().min(segment::used(self.bytes) + 16);
+        let mark = furthest_mark(&self.bytes[..whole], self.name.seq, end).unwrap_or(0).max(self.mark);
         if mark > end as u64 {
             return Err(self.corrupt(end, &format!("{what} (the first {mark} bytes were durable)")));
         }
