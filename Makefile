@@ -4,8 +4,11 @@ SHELL := /bin/bash
 # Said twice so that a failure of .ci/deps ends the recipe.
 DEPS = deps="$$(.ci/deps)"; eval "$$deps"
 DATA ?= default.etcd
+SEEDS ?= 0..
+# Built apart: with madsim nearly every crate is another.
+SIM = CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"
 
-.PHONY: help run build test check fmt sim storm zoo demo bench fuzz
+.PHONY: help run build test check fmt sim sim-build storm zoo demo bench fuzz mutants
 help: ## What there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -18,12 +21,15 @@ build: ## Build the release binary and say where it is
 test: ## The whole suite
 	$(DEPS); cargo test --locked --workspace; $(MAKE) --no-print-directory sim
 
-sim: ## The simulator's slice: a whole cluster under madsim
-	$(DEPS); CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim" MADSIM_TEST_NUM="$${MADSIM_TEST_NUM:-20}" cargo test --locked --profile sim -p sim
+sim: ## The simulator's slice: seeds on both drivers, each oracle against wrong histories
+	$(DEPS); $(SIM) cargo test --locked --profile sim -p sim
 
-storm: ## Seeds of the simulator until Ctrl-C: make storm [FROM=0] [JOBS=1]
-	$(DEPS); export CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"; cargo build --locked --profile sim -p sim; \
-	exec "$$CARGO_TARGET_DIR/sim/sim" run --seeds "$(or $(FROM),0).." --jobs "$(or $(JOBS),1)" --keep-going --coverage
+sim-build: ## Build the simulator and say where it is
+	$(DEPS); $(SIM) cargo build --locked --profile sim -p sim; echo "$$CARGO_TARGET_DIR-sim/sim/sim"
+
+storm: ## Seeds until Ctrl-C, or through SEEDS=A..B; [JOBS=1]
+	$(DEPS); $(SIM) cargo build --locked --profile sim -p sim; \
+	exec "$$CARGO_TARGET_DIR-sim/sim/sim" run --seeds "$(SEEDS)" --jobs "$(or $(JOBS),1)" --keep-going --coverage
 
 zoo: ## Historic bugs, planted one by one: how many does the simulator catch
 	$(DEPS); export CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"; cargo build --locked --profile sim -p sim; \
