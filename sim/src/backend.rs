@@ -9,8 +9,21 @@ use kontiki::{
     table::{Batch, Scan, Table, Tables, Write},
 };
 
-/// Hears of each batch that tables took: index, term, state hash.
-pub type OnBatch = Arc<dyn Fn(u64, u64, Option<u64>) + Send + Sync>;
+/// What a batch brings the tables to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brought {
+    /// The applied index.
+    pub index: u64,
+    /// The term of the entry there.
+    pub term: u64,
+    /// The state hash there.
+    pub hash: Option<u64>,
+    /// The configuration, as its row has it, if it changed.
+    pub config: Option<Bytes>,
+}
+
+/// Hears of each batch that tables took.
+pub type OnBatch = Arc<dyn Fn(Brought) + Send + Sync>;
 
 /// One incarnation's tables.
 #[derive(Clone)]
@@ -59,19 +72,22 @@ impl Tables for SimBackend {
 impl Backend for SimBackend {
     fn write(&self, batch: Batch) -> Result<(), Fault> {
         self.check()?;
-        let number = |wanted: &[u8]| {
+        let row = |wanted: &[u8]| {
             batch.writes.iter().rev().find_map(|write| match write {
-                Write::Put(Table::Meta, key, value) if key == wanted => {
-                    value.as_ref().try_into().ok().map(u64::from_be_bytes)
-                }
+                Write::Put(Table::Meta, key, value) if key == wanted => Some(value.clone()),
                 Write::Put(..) | Write::Delete(..) | Write::DeleteRange(..) => None,
             })
         };
-        let index = number(b"consistent_index");
-        let (term, hash) = (number(b"term"), number(b"kontiki_state_hash"));
+        let number = |wanted| row(wanted)?.as_ref().try_into().ok().map(u64::from_be_bytes);
+        let brought = number(b"consistent_index").map(|index| Brought {
+            index,
+            term: number(b"term").unwrap_or(0),
+            hash: number(b"kontiki_state_hash"),
+            config: row(b"confState"),
+        });
         self.tables.write(batch)?;
-        if let Some(index) = index {
-            (self.on_batch)(index, term.unwrap_or(0), hash);
+        if let Some(brought) = brought {
+            (self.on_batch)(brought);
         }
         Ok(())
     }

@@ -102,8 +102,12 @@ pub struct Net<H: Host> {
     host: H,
     rng: Rng,
     probe: Probe,
+    on_message: OnMessage,
     inner: Arc<Mutex<Inner>>,
 }
+
+/// Hears of each message that a member sends.
+pub type OnMessage = Arc<dyn Fn(&Message) + Send + Sync>;
 
 #[derive(Default)]
 struct Inner {
@@ -122,9 +126,9 @@ const BYTES_PER_MICRO: u64 = 100;
 
 impl<H: Host> Net<H> {
     /// A network without endpoints.
-    pub fn new(host: H, rng: Rng, probe: Probe, usual: Link) -> Self {
+    pub fn new(host: H, rng: Rng, probe: Probe, usual: Link, on_message: OnMessage) -> Self {
         let inner = Inner { usual, ..Inner::default() };
-        Self { host, rng, probe, inner: Arc::new(Mutex::new(inner)) }
+        Self { host, rng, probe, on_message, inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -231,6 +235,7 @@ impl<H: Host> Net<H> {
     fn send(&self, from: Address, to: Address, message: &Message, bytes: Vec<u8>) {
         let link = self.link(from, to);
         let number = self.probe.sent(from, to, message);
+        (self.on_message)(message);
         if link.cut || self.rng.chance(link.loss) {
             self.probe.lost(number);
             // A link that is down is noticed, if not at once.
@@ -281,6 +286,7 @@ impl<H: Host> Net<H> {
     fn send_snapshot(&self, from: Address, to: Address, message: Message, body: Option<Vec<u8>>) {
         let link = self.link(from, to);
         let number = self.probe.sent(from, to, &message);
+        (self.on_message)(&message);
         let size = body.as_ref().map_or(0, |body| body.len() as u64);
         let at = self.host.now() + self.delay(link) + size / BYTES_PER_MICRO;
         let net = self.clone();

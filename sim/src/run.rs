@@ -209,12 +209,10 @@ async fn prove_alive<H: Host>(world: &World<H>, plan: &Plan) {
 }
 
 fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
-    let mut calm_nodes = Vec::new();
-    for member in world.living() {
-        if let (Some(id), false) = (world.id(member), world.excused().contains(&member)) {
-            calm_nodes.push(id.0);
-        }
-    }
+    let excused = world.excused();
+    let sound = |member: &u32| world.id(*member).is_some() && !excused.contains(member);
+    let calm_members: Vec<u32> = world.living().into_iter().filter(sound).collect();
+    let calm_nodes = calm_members.iter().filter_map(|member| world.id(*member)).map(|id| id.0).collect();
     let election = plan.knobs.tick_ms * plan.knobs.election_ticks * 1_000;
     let settings = Settings {
         clock_drift_ppm: 2 * plan.knobs.drift_ppm,
@@ -225,6 +223,9 @@ fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
         calm_op_max: Time(5_000_000),
         lag_max: 0,
         calm_nodes,
+        calm_members,
+        // Told of when it has been idle for an interval, by a clock that may be slow.
+        progress_max: Some(Time(3_000 * plan.knobs.watch_progress_ms + 2_000_000)),
         ended: Time(end),
         ..Settings::default()
     };

@@ -13,6 +13,7 @@ use std::{
 
 use kontiki::{
     membership::Member,
+    raft::Message,
     runtime::{Clock, Question},
     server::{
         self, Exit, Handle, Options,
@@ -24,11 +25,12 @@ use kontiki::{
     },
     types::{ClusterId, NodeId},
 };
+use serde::Deserialize;
 
 use crate::{
-    backend::{OnBatch, SimBackend},
+    backend::{Brought, OnBatch, SimBackend},
     clock::{SimClock, TRUE_RATE},
-    history::{self, Applied, Boot, History},
+    history::{self, Applied, Boot, Config, History, MessageFact},
     host::{Host, Micros, Process},
     net::{Address, Answering, Net, Served, address_of, peer_url},
     plan::Knobs,
@@ -86,6 +88,15 @@ struct Slot<H: Host> {
     given_up: bool,
 }
 
+/// The row of the tables that has the configuration, as far as it is looked at.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ConfigRow {
+    voters: Vec<u64>,
+    voters_outgoing: Vec<u64>,
+    learners: Vec<u64>,
+}
+
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -124,10 +135,17 @@ impl<H: Host> World<H> {
         let rng = Rng::of(seed, "world");
         let clock = host.clone();
         let probe = Probe::new(move || clock.now(), keep_trace);
-        let net = Net::new(host.clone(), Rng::of(seed, "network"), probe.clone(), knobs.link);
         let state = State { slots: BTreeMap::new(), history: History::default(), failures: Vec::new() };
-        let world =
-            Self { host, net, probe, rng, knobs: Arc::new(knobs), seed, state: Arc::new(Mutex::new(state)) };
+        let state = Arc::new(Mutex::new(state));
+        let (seen, clock) = (state.clone(), host.clone());
+        let on_message = move |message: &Message| {
+            if let Some(fact) = MessageFact::of(history::Micros(clock.now()), message) {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).history.messages.push(fact);
+            }
+        };
+        let draws = Rng::of(seed, "network");
+        let net = Net::new(host.clone(), draws, probe.clone(), knobs.link, Arc::new(on_message));
+        let world = Self { host, net, probe, rng, knobs: Arc::new(knobs), seed, state };
         let cluster: BTreeMap<_, _> =
             (1..=world.knobs.members).map(|n| (name(n), vec![peer_url(n)])).collect();
         for address in 1..=world.knobs.members {
@@ -327,8 +345,7 @@ impl<H: Host> World<H> {
             }
             let process = self.host.start(address);
             slot.process = Some(process);
-            let backend =
-                SimBackend::new(slot.tables.clone(), self.on_batch(address, slot.incarnation, slot.id));
+            let backend = SimBackend::new(slot.tables.clone(), self.on_batch(address, slot.incarnation));
             let runtime = SimRuntime {
                 host: self.host.clone(),
                 process,
@@ -464,24 +481,29 @@ impl<H: Host> World<H> {
     }
 
     /// Shows each batch of a member's tables.
-    fn on_batch(&self, address: Address, incarnation: u32, known: Option<NodeId>) -> OnBatch {
+    fn on_batch(&self, address: Address, incarnation: u32) -> OnBatch {
         let world = self.clone();
-        let node = known.map(|id| id.0);
-        Arc::new(move |index, term, hash| {
+        Arc::new(move |Brought { index, term, hash, config }| {
             world.probe.applied(address, index, term, hash.unwrap_or(0));
+            // Nothing is applied before a start is over.
+            let Some(NodeId(node)) = world.id(address) else { return };
             let at = world.time();
+            let config = config.and_then(|row| serde_json::from_slice::<ConfigRow>(&row).ok());
             world.record(|history| {
+                let (revision, snapshot) = (None, false);
                 history.applied.push(Applied {
                     at,
-                    // Until its first start is over, a member goes by its place.
-                    node: node.unwrap_or(u64::from(address)),
+                    node,
                     incarnation,
                     index,
                     term,
                     hash,
-                    revision: None,
-                    snapshot: false,
+                    revision,
+                    snapshot,
                 });
+                if let Some(ConfigRow { voters, voters_outgoing: outgoing, learners }) = config {
+                    history.configs.push(Config { at, node, index, voters, outgoing, learners });
+                }
             });
         })
     }

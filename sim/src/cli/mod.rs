@@ -24,6 +24,8 @@ pub enum Command {
     Shrink(shrink::Shrink),
     /// Writes one self-contained page that shows a run.
     Report(report::Report),
+    /// Judges a recorded history.
+    Check(run::Check),
     /// Runs one plan on madsim: what `run --driver whole` starts for each seed.
     #[command(hide = true)]
     One(run::One),
@@ -39,6 +41,7 @@ impl Command {
             Self::Replay(replay) => replay.execute(),
             Self::Shrink(shrink) => shrink.execute(),
             Self::Report(report) => report.execute(),
+            Self::Check(check) => check.execute(),
             Self::One(one) => one.execute(),
             Self::Zoo(zoo) => zoo.execute(),
         }

@@ -149,6 +149,28 @@ impl One {
     }
 }
 
+/// Judges a recorded history: one of a real cluster, say.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The file, in the format of `sim::history::jsonl`.
+    file: std::path::PathBuf,
+}
+
+impl Check {
+    /// Does it.
+    pub fn execute(&self) -> anyhow::Result<ExitCode> {
+        let report = crate::check::check_file(&self.file)?;
+        for violation in &report.violations {
+            println!("VIOLATION {violation}");
+        }
+        for open in &report.undecided {
+            println!("undecided: {open}");
+        }
+        println!("{} calls, responses and facts: {} violations", report.looked_at, report.violations.len());
+        Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
 /// Totals over many runs.
 #[derive(Debug, Default)]
 struct Totals {
