@@ -337,7 +337,7 @@ impl<'a> Leases<'a> {
         for op in &life.questions {
             let Some(Reply::LeaseTimeToLive(reply)) = op.outcome.reply() else { continue };
             let there = reply.ttl >= 0;
-            if there && (seconds(reply.granted_ttl) != ttl || reply.ttl > reply.granted_ttl) {
+            if there && (seconds(reply.granted_ttl) != ttl || reply.ttl > reply.granted_ttl + EXTENDED_MAX) {
                 let text = format!(
                     "{} was answered with {} of {} s, and it was granted for {ttl}",
                     describe(op),
@@ -351,6 +351,9 @@ impl<'a> Leases<'a> {
 }
 
 /// Keys that a question for a lease listed: they were on it, at some moment after its grant.
+/// How many seconds a new leader may add to what a lease has left: an election's time-out.
+const EXTENDED_MAX: i64 = 2;
+
 fn listed(history: &History, leases: &Leases<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     if leases.timeline.sound_until < leases.timeline.model.revision() {

@@ -228,11 +228,32 @@ impl Model {
         if self.open.is_empty() { self.revision } else { self.revision + 1 }
     }
 
+    /// Whether a put that keeps a value or a lease has one to keep.
+    fn keeps(&self, request: &pb::PutRequest) -> Result<(), Refused> {
+        let keeps = request.ignore_value || request.ignore_lease;
+        if keeps && self.get(&request.key, i64::MAX).is_none() { Err(Refused::KeyNotFound) } else { Ok(()) }
+    }
+
+    /// Looks at all puts on the way through a transaction before any of it is done: what an operation before then
+    /// deletes is kept as nothing.
+    fn all_keep(
+        &self,
+        request: &pb::TxnRequest,
+        taken: &mut std::slice::Iter<'_, bool>,
+    ) -> Result<(), Refused> {
+        let succeeded = taken.next().copied().unwrap_or_default();
+        for op in if succeeded { &request.success } else { &request.failure } {
+            match &op.request {
+                Some(Request::RequestPut(put)) => self.keeps(put)?,
+                Some(Request::RequestTxn(nested)) => self.all_keep(nested, taken)?,
+                Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+
     fn do_put(&mut self, request: &pb::PutRequest) -> Result<pb::PutResponse, Refused> {
         let before = self.get(&request.key, i64::MAX).cloned();
-        if before.is_none() && (request.ignore_value || request.ignore_lease) {
-            return Err(Refused::KeyNotFound);
-        }
         let revision = self.revision + 1;
         let mut kv = Kv {
             key: request.key.clone(),
@@ -292,8 +313,18 @@ impl Model {
                 && off_or(request.min_create_revision, kv.create_revision >= request.min_create_revision)
                 && off_or(request.max_create_revision, kv.create_revision <= request.max_create_revision)
         });
-        compare::sort(&mut kvs, request);
         let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
+        let bounds = [
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        ];
+        if request.sort_order == pb::range_request::SortOrder::None as i32 && bounds == [0; 4] {
+            // As etcd has it: without an order the limit comes first, and what it took is sorted by the target.
+            kvs.truncate(limit.saturating_add(1));
+        }
+        compare::sort(&mut kvs, request);
         let more = kvs.len() > limit;
         kvs.truncate(limit);
         let raw = |kv: &&Kv| {
@@ -358,6 +389,7 @@ impl Model {
 
     /// Puts; the next revision.
     pub fn put(&mut self, request: &pb::PutRequest) -> Result<pb::PutResponse, Refused> {
+        self.keeps(request)?;
         let done = self.do_put(request)?;
         self.close();
         Ok(done)
@@ -374,6 +406,7 @@ impl Model {
     pub fn txn(&mut self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Refused> {
         let mut taken = Vec::new();
         self.decide(request, &mut taken);
+        self.all_keep(request, &mut taken.iter())?;
         match self.do_txn(request, &mut taken.into_iter()) {
             Ok(done) => {
                 self.close();

@@ -280,7 +280,8 @@ fn promise(message: &MessageFact, promises: &mut BTreeMap<u64, Promise>, sent: &
     }
     let (vote, matched) = match message.fact {
         Fact::VoteReply { pre: false, granted: true } => (message.to, 0),
-        Fact::AppendAccepted { matched } => (0, matched),
+        // One of index 0 says nothing of a log: it tells a leader of an older term that there is a newer one.
+        Fact::AppendAccepted { matched } if matched > 0 => (0, matched),
         Fact::Append { .. } | Fact::Heartbeat { .. } | Fact::Snapshot { .. } => (message.from, 0),
         _ => return,
     };
