@@ -8,9 +8,9 @@ SEEDS ?= 0..
 # Built apart: with madsim nearly every crate is another.
 SIM = CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"
 
-.PHONY: help run build test check fmt sim sim-build storm zoo demo bench fuzz mutants
+.PHONY: help run build test check fmt sim sim-build storm zoo demo bench fuzz
 help: ## What there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 run: ## Build and serve on 127.0.0.1:2379 (data in ./default.etcd)
 	$(DEPS); cargo build --locked --release --bin kontiki; exec "$$CARGO_TARGET_DIR/release/kontiki" --data-dir $(DATA)

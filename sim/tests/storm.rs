@@ -16,7 +16,6 @@ fn sim(arguments: &[&str]) -> Output {
 }
 
 #[test]
-#[ignore = "some oracles still object to right histories"]
 fn seeds_are_clean() {
     let done = sim(&["run", "--keep-going", "--seeds", &format!("0..{SEEDS}")]);
     assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stdout));

@@ -77,6 +77,7 @@ impl Sessions {
     }
 
     /// The users and roles.
+    #[cfg_attr(any(madsim, fuzzing), allow(dead_code))]
     pub fn store(&self) -> Arc<Store> {
         self.store.borrow().clone()
     }
