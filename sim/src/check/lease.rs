@@ -154,10 +154,10 @@ impl<'a> Leases<'a> {
                 self.lives.entry(request.id).or_default().questions.push(op);
             }
             (_, Some(Reply::LeaseLeases(_))) => self.lists.push(op),
-            (_, Some(Reply::Range(_) | Reply::Put(_) | Reply::Txn(_))) => {
-                if self.latest.is_none_or(|latest| latest.start < op.start) {
-                    self.latest = Some(op);
-                }
+            (_, Some(Reply::Range(_) | Reply::Put(_) | Reply::Txn(_)))
+                if self.latest.is_none_or(|latest| latest.start < op.start) =>
+            {
+                self.latest = Some(op);
             }
             _ => {}
         }
