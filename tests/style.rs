@@ -39,8 +39,11 @@ const IMPURE: [&str; 15] = [
 ];
 
 /// Where production and the simulator part: everything else is the same code in both.
-const MADSIM_FILES: [&str; 9] = [
+const MADSIM_FILES: [&str; 12] = [
+    "sim/src/cli/run.rs",
     "sim/src/lib.rs",
+    "sim/src/run.rs",
+    "sim/src/zoo/scratch.rs",
     "src/cli/mod.rs",
     "src/lib.rs",
     "src/main.rs",

@@ -121,6 +121,11 @@ impl<H: Host> Nemesis<H> {
         match &fault {
             Fault::CrashAll { power, down } => self.crash_all(&fault, *power, *down).await,
             Fault::Split { side, span } => self.split(&fault, side, *span).await,
+            Fault::Seesaw { rounds, span } => {
+                for _ in 0..*rounds {
+                    self.split(&fault, &self.minority_of_the_leader(), *span).await;
+                }
+            }
             Fault::CutLink { from, to, span } => {
                 self.note(0, &fault);
                 self.world.net.set_link(*from, *to, |link| link.cut = true);
@@ -160,14 +165,6 @@ impl<H: Host> Nemesis<H> {
                 self.wait(*down).await;
                 world.start(member);
             }
-            Fault::CrashInDisk { operation, down, .. } => {
-                if let Some(disk) = world.disk(member) {
-                    disk.crash_at(disk.operations() + operation);
-                    self.wait(*down).await;
-                    world.crash(member, End::Power);
-                    world.start(member);
-                }
-            }
             Fault::Pause { span, .. } => {
                 if let Some(process) = world.process(member) {
                     world.host.pause(process, true);
@@ -180,31 +177,11 @@ impl<H: Host> Nemesis<H> {
                 self.wait(*span).await;
                 self.isolate(member, *inbound, *outbound, false);
             }
-            Fault::Stall { span, .. } => {
-                if let Some(pace) = world.pace(member) {
-                    pace.stall((world.host.now() + span).min(self.calm_from));
-                }
-            }
-            Fault::SlowDisk { sync, span, .. } => {
-                if let Some(pace) = world.pace(member) {
-                    pace.set_sync(*sync);
-                    self.wait(*span).await;
-                    pace.set_sync(world.knobs.sync);
-                }
-            }
-            Fault::DiskError { operation, errno, down, .. } => {
-                if let Some(disk) = world.disk(member).filter(|_| self.may_lose(member)) {
-                    world.excuse(member);
-                    disk.fail_at(disk.operations() + operation, *errno);
-                    self.wait(*down).await;
-                    world.crash(member, End::Kill);
-                    disk.heal();
-                    world.start(member);
-                }
-            }
-            Fault::Rot { file, offset, mask, down, .. } => {
-                self.rot(member, *file, *offset, *mask, *down).await
-            }
+            Fault::CrashInDisk { .. }
+            | Fault::Stall { .. }
+            | Fault::SlowDisk { .. }
+            | Fault::DiskError { .. }
+            | Fault::Rot { .. } => self.of_disk(fault, member).await,
             Fault::ClockRate { rate, span, .. } => {
                 if let Some(clock) = world.clock(member) {
                     clock.set_rate(*rate);
@@ -221,10 +198,43 @@ impl<H: Host> Nemesis<H> {
             Fault::Leave { .. } => self.alone(self.leave(member)).await,
             Fault::CrashAll { .. }
             | Fault::Split { .. }
+            | Fault::Seesaw { .. }
             | Fault::CutLink { .. }
             | Fault::Weather { .. }
             | Fault::MoveLeader { .. }
             | Fault::Join { .. } => {}
+        }
+    }
+
+    /// Faults of one member's disk.
+    async fn of_disk(&self, fault: &Fault, member: Address) {
+        let world = &self.world;
+        let (Some(disk), Some(pace)) = (world.disk(member), world.pace(member)) else { return };
+        match fault {
+            Fault::CrashInDisk { operation, down, .. } => {
+                disk.crash_at(disk.operations() + operation);
+                self.wait(*down).await;
+                world.crash(member, End::Power);
+                world.start(member);
+            }
+            Fault::Stall { span, .. } => pace.stall((world.host.now() + span).min(self.calm_from)),
+            Fault::SlowDisk { sync, span, .. } => {
+                pace.set_sync(*sync);
+                self.wait(*span).await;
+                pace.set_sync(world.knobs.sync);
+            }
+            Fault::DiskError { operation, errno, down, .. } if self.may_lose(member) => {
+                world.excuse(member);
+                disk.fail_at(disk.operations() + operation, *errno);
+                self.wait(*down).await;
+                world.crash(member, End::Kill);
+                disk.heal();
+                world.start(member);
+            }
+            Fault::Rot { file, offset, mask, down, .. } => {
+                self.rot(member, *file, *offset, *mask, *down).await;
+            }
+            _ => {}
         }
     }
 
@@ -270,6 +280,18 @@ impl<H: Host> Nemesis<H> {
         self.wait(span).await;
         set(false);
         self.mended(0, fault);
+    }
+
+    /// The leader with others, fewer than half of all; nobody while there is no leader.
+    fn minority_of_the_leader(&self) -> Vec<Address> {
+        let Some(leader) = self.world.leader() else { return Vec::new() };
+        let mut side = vec![leader];
+        for member in self.world.living().into_iter().filter(|member| *member != leader) {
+            if (side.len() + 1) * 2 < self.world.living().len() && self.rng.chance(500_000) {
+                side.push(member);
+            }
+        }
+        side
     }
 
     async fn weather(&self, fault: &Fault, worse: Link, span: Micros) {

@@ -94,6 +94,8 @@ pub enum Fault {
     Isolate { who: Who, inbound: bool, outbound: bool, span: Micros },
     /// The members fall into two parts: those of `side`, by address, and the others.
     Split { side: Vec<Address>, span: Micros },
+    /// Whoever leads is cut off, in a minority, time after time: each leader has entries that the next does not know.
+    Seesaw { rounds: u8, span: Micros },
     /// One link is cut, in one direction.
     CutLink { from: Address, to: Address, span: Micros },
     /// All links behave like this.
@@ -133,6 +135,7 @@ impl Fault {
             Self::Isolate { inbound: true, outbound: true, .. } => "isolation",
             Self::Isolate { .. } => "one-way isolation",
             Self::Split { .. } => "partition",
+            Self::Seesaw { .. } => "leaders cut off in turn",
             Self::CutLink { .. } => "link cut",
             Self::Weather { .. } => "bad network",
             Self::Stall { .. } => "stalled disk",
@@ -165,6 +168,7 @@ impl Fault {
             | Self::Stall { span, .. }
             | Self::SlowDisk { span, .. }
             | Self::ClockRate { span, .. } => *span,
+            Self::Seesaw { rounds, span } => *span * *rounds as Micros,
             Self::WallJump { .. } | Self::MoveLeader { .. } | Self::Join { .. } | Self::Leave { .. } => 0,
         }
     }
@@ -175,6 +179,7 @@ impl Fault {
             self,
             Self::CrashAll { .. }
                 | Self::Split { .. }
+                | Self::Seesaw { .. }
                 | Self::CutLink { .. }
                 | Self::Weather { .. }
                 | Self::MoveLeader { .. }

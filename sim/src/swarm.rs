@@ -70,7 +70,7 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
             ..Link::default()
         },
         drawn_order: rng.chance(700_000),
-        drift_ppm: *rng.pick(&[0, 0, 1_000, 20_000, 100_000]),
+        drift_ppm: *rng.pick(&[0, 0, 1_000, 20_000, 100_000, 400_000]),
     }
 }
 
@@ -119,6 +119,7 @@ fn fault(rng: &Rng, knobs: &Knobs, kind: u64) -> Fault {
             let (inbound, outbound) = *rng.pick(&[(true, true), (true, false), (false, true)]);
             Fault::Isolate { who, inbound, outbound, span }
         }
+        8 if rng.chance(400_000) => Fault::Seesaw { rounds: rng.between(2, 5) as u8, span },
         8 => Fault::Split { side: (1..=knobs.members).filter(|_| rng.chance(500_000)).collect(), span },
         9 => Fault::CutLink { from: any(), to: any(), span },
         10 => Fault::Weather { link: weather(rng, knobs), span: span * 2 },

@@ -73,11 +73,10 @@ impl Sessions {
         let mut stores = self.store.subscribe();
         // The sender is here.
         let _ = stores.wait_for(|_| self.revision.load(SeqCst) != MOVING).await;
-        stores.borrow().clone()
+        self.store()
     }
 
     /// The users and roles.
-    #[cfg_attr(any(madsim, fuzzing), allow(dead_code))]
     pub fn store(&self) -> Arc<Store> {
         self.store.borrow().clone()
     }
