@@ -37,7 +37,7 @@ const CALLS: [&str; 12] = [
     "Defragment",
 ];
 
-const FAULTS: [&str; 20] = [
+const FAULTS: [&str; 21] = [
     "kill",
     "power loss",
     "power loss in a disk operation",
@@ -46,6 +46,7 @@ const FAULTS: [&str; 20] = [
     "isolation",
     "one-way isolation",
     "partition",
+    "leaders cut off in turn",
     "link cut",
     "bad network",
     "stalled disk",

@@ -234,7 +234,23 @@ impl<H: Host> Nemesis<H> {
             Fault::Rot { file, offset, mask, down, .. } => {
                 self.rot(member, *file, *offset, *mask, *down).await;
             }
-            _ => {}
+            // Whoever has no copy of what it promised elsewhere keeps its disk.
+            Fault::DiskError { .. }
+            // Not of a disk.
+            | Fault::Crash { .. }
+            | Fault::CrashAll { .. }
+            | Fault::Pause { .. }
+            | Fault::Isolate { .. }
+            | Fault::Split { .. }
+            | Fault::Seesaw { .. }
+            | Fault::CutLink { .. }
+            | Fault::Weather { .. }
+            | Fault::ClockRate { .. }
+            | Fault::WallJump { .. }
+            | Fault::MoveLeader { .. }
+            | Fault::Replace { .. }
+            | Fault::Join { .. }
+            | Fault::Leave { .. } => {}
         }
     }
 

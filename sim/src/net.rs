@@ -121,6 +121,9 @@ struct Inner {
 /// How long a question waits for its answer: the peers' own limit in production.
 const ANSWER_MAX: Micros = 5_000_000;
 
+/// How often a member whose peer does not answer dials it.
+const DIAL_EVERY: Micros = 1_000_000;
+
 /// Bytes of a snapshot that travel in a microsecond.
 const BYTES_PER_MICRO: u64 = 100;
 
@@ -188,7 +191,25 @@ impl<H: Host> Net<H> {
             served: None,
         };
         self.lock().endpoints.insert(address, endpoint);
+        let (net, known, id) = (self.clone(), peers.clone(), local.id);
+        self.host.spawn(process, Box::pin(async move { net.dial(address, id, known).await }));
         SimPeers { net: self.clone(), me: address, disk, clock, peers }
+    }
+
+    /// As a member's streams do: it dials its peers again and again, and one that has removed it says so.
+    async fn dial(self, address: Address, id: NodeId, peers: Peers) {
+        loop {
+            self.host.sleep(DIAL_EVERY).await;
+            let known: Vec<Address> =
+                peers.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
+            let reached = |peer: &Address| !self.link(address, *peer).cut && !self.link(*peer, address).cut;
+            for peer in known.into_iter().filter(reached) {
+                let served = self.lock().endpoints.get(&peer).and_then(|e| e.served.clone());
+                if served.is_some_and(|served| served.is_removed(id)) {
+                    self.tell(address, PeerEvent::Removed);
+                }
+            }
+        }
     }
 
     /// The member at an address serves its peers.
