@@ -448,6 +448,9 @@ impl<H: Host> Nemesis<H> {
             return;
         }
         self.wait(down).await;
+        // Whoever starts here from now on is not who was removed.
+        self.world.wipe(member, BTreeMap::new());
+        self.world.give_up(member);
         match self.add(member, learner).await {
             Some(id) if learner => self.promote(id).await,
             Some(_) => {}
