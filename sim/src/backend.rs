@@ -1,6 +1,6 @@
 //! Tables in memory that show each batch to the probe.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use kontiki::{
@@ -30,26 +30,12 @@ pub type OnBatch = Arc<dyn Fn(Brought) + Send + Sync>;
 pub struct SimBackend {
     tables: MemBackend,
     on_batch: OnBatch,
-    /// What a write is refused with from now on.
-    failing: Arc<Mutex<Option<String>>>,
 }
 
 impl SimBackend {
     /// Shows the batches that `tables` take to `on_batch`.
     pub fn new(tables: MemBackend, on_batch: OnBatch) -> Self {
-        Self { tables, on_batch, failing: Arc::default() }
-    }
-
-    /// Lets all writes fail from now on.
-    pub fn fail(&self, why: &str) {
-        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
-    }
-
-    fn check(&self) -> Result<(), Fault> {
-        match &*self.failing.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(why) => Err(Fault::io("write the tables".to_owned(), std::io::Error::other(why.clone()))),
-            None => Ok(()),
-        }
+        Self { tables, on_batch }
     }
 }
 
@@ -71,7 +57,6 @@ impl Tables for SimBackend {
 
 impl Backend for SimBackend {
     fn write(&self, batch: Batch) -> Result<(), Fault> {
-        self.check()?;
         let row = |wanted: &[u8]| {
             batch.writes.iter().rev().find_map(|write| match write {
                 Write::Put(Table::Meta, key, value) if key == wanted => Some(value.clone()),
@@ -93,7 +78,6 @@ impl Backend for SimBackend {
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        self.check()?;
         self.tables.flush()
     }
 
@@ -102,7 +86,6 @@ impl Backend for SimBackend {
     }
 
     fn replace(&self, batches: &mut dyn Iterator<Item = Result<Batch, Fault>>) -> Result<(), Fault> {
-        self.check()?;
         self.tables.replace(batches)
     }
 

@@ -77,11 +77,6 @@ pub enum Event {
         /// Its number.
         number: u64,
     },
-    /// The log made something durable.
-    Durable {
-        /// Where.
-        member: Address,
-    },
     /// Tables took a batch.
     Applied {
         /// Where.

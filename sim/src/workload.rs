@@ -15,6 +15,7 @@ use kontiki::wire::{
 };
 
 use crate::{
+    check::kv::Kv,
     client::Client,
     history::{Call, Held, HeldKind, Outcome, Reply},
     host::{Host, Micros, Process},
@@ -316,7 +317,7 @@ impl<H: Host> Worker<H> {
             }
             let found = done.responses.into_iter().find_map(|op| match op.response {
                 Some(OpResponse::ResponseRange(range)) => {
-                    range.kvs.first().map(|kv| Revisions::of(kv).created)
+                    range.kvs.first().map(|kv| decoded(kv).create_revision)
                 }
                 _ => None,
             });
@@ -339,26 +340,15 @@ impl<H: Host> Worker<H> {
             ..Default::default()
         };
         match self.call(request).await {
-            Outcome::Ok(Reply::Range(found)) => Some(Revisions::of(found.kvs.first()?).created == created),
+            Outcome::Ok(Reply::Range(found)) => Some(decoded(found.kvs.first()?).create_revision == created),
             _ => None,
         }
     }
 }
 
-/// The revisions of a key-value.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Revisions {
-    #[prost(int64, tag = "2")]
-    created: i64,
-    #[prost(int64, tag = "3")]
-    modified: i64,
-}
-
-impl Revisions {
-    fn of(raw: &RawKeyValue) -> Self {
-        // Bytes that are no key-value are the oracles' to object to.
-        prost::Message::decode(raw.0.clone()).unwrap_or_default()
-    }
+/// A key-value. Bytes that are none are the oracles' to object to.
+fn decoded(raw: &RawKeyValue) -> Kv {
+    Kv::from_raw(raw).unwrap_or_default()
 }
 
 fn delete(span: Span, prev_kv: bool) -> pb::DeleteRangeRequest {
@@ -409,8 +399,8 @@ fn next_revision(response: &pb::WatchResponse, from_now: bool) -> Option<i64> {
     }
     match response.events.last() {
         // The rest of a revision that was cut may still be missing.
-        Some(event) if response.fragment => event.kv.as_ref().map(|kv| Revisions::of(kv).modified),
-        Some(event) => event.kv.as_ref().map(|kv| Revisions::of(kv).modified + 1),
+        Some(event) if response.fragment => event.kv.as_ref().map(|kv| decoded(kv).mod_revision),
+        Some(event) => event.kv.as_ref().map(|kv| decoded(kv).mod_revision + 1),
         None => Some(header.revision + 1),
     }
 }

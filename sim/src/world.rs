@@ -14,7 +14,7 @@ use std::{
 use kontiki::{
     membership::Member,
     raft::Message,
-    runtime::{Clock, Question},
+    runtime::Question,
     server::{
         self, Exit, Handle, Options,
         api::{Api, Limits, Member as _},
@@ -540,11 +540,6 @@ impl<H: Host> World<H> {
             }
         }
         found
-    }
-
-    /// The time on a member's clock, in milliseconds.
-    pub fn local_ms(&self, address: Address) -> u64 {
-        self.clock(address).map_or(0, |clock| clock.now().0)
     }
 
     /// Ends all processes, and with them what they hold of each other.

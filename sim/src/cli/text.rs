@@ -45,7 +45,6 @@ pub fn concerns(traced: &Traced, only: Option<u32>, quiet: bool) -> bool {
         | Event::Up { member, .. }
         | Event::Exit { member, .. }
         | Event::Crash { member, .. }
-        | Event::Durable { member }
         | Event::Applied { member, .. }
         | Event::Lead { member, .. }
         | Event::Call { member, .. } => only.is_none_or(|m| m == *member),
@@ -69,7 +68,6 @@ pub fn line(traced: &Traced) -> String {
         }
         Event::Deliver { number } => format!("#{number} arrives"),
         Event::Lose { number } => format!("#{number} is lost"),
-        Event::Durable { member } => format!("m{member} log synced"),
         Event::Applied { member, index, term, hash } => {
             format!("m{member} applied {term}/{index} state {hash:016x}")
         }

@@ -195,7 +195,7 @@ fn take_event(story: &mut Story, reading: &mut Reading, traced: &Traced, calm_fr
         }
         Event::Phase { name } => story.phases.push((at, name.clone())),
         // The history has them.
-        Event::Call { .. } | Event::Return { .. } | Event::Watch { .. } | Event::Durable { .. } => {}
+        Event::Call { .. } | Event::Return { .. } | Event::Watch { .. } => {}
     }
 }
 
