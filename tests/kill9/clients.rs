@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::{
     cluster::Contact,
-    history::{Abandoned, Record, Seen, Writes},
+    seen::{Abandoned, Record, Seen, Writes},
 };
 
 /// How long a client waits for an answer.

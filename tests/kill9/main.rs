@@ -8,9 +8,9 @@
 // These are processes, clocks and files in earnest.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, missing_docs)]
 
-mod check;
 mod clients;
 mod cluster;
-mod history;
 mod members;
+mod seen;
 mod storm;
+mod verify;

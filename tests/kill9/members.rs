@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use kontiki::wire::etcdserverpb as pb;
 
 use super::{
-    check,
     cluster::{Cluster, Contact, retried},
+    verify,
 };
 
 /// Snapshots come so early that a member that was away for [`MANY`] writes needs one.
@@ -87,7 +87,7 @@ async fn members_fall_behind_are_replaced_and_promoted() {
     cluster.start(2, &[0, 1, 2], &[]);
     cluster.ready().await;
     caught_up(&contacts[2], revision).await;
-    check::same_hash(&cluster, &[0, 1, 2], revision).await;
+    verify::same_hash(&cluster, &[0, 1, 2], revision).await;
 
     // Its disk is lost: it is removed and joins anew.
     let old = cluster.member_list(0).await.into_iter().find(|m| m.name == "m2").expect("it is a member");
@@ -100,7 +100,7 @@ async fn members_fall_behind_are_replaced_and_promoted() {
     cluster.start(2, &[0, 1, 2], &["--initial-cluster-state", "existing"]);
     cluster.ready().await;
     caught_up(&contacts[2], revision).await;
-    check::same_hash(&cluster, &[0, 1, 2], revision).await;
+    verify::same_hash(&cluster, &[0, 1, 2], revision).await;
 
     without_tables(&mut cluster).await;
     learn(&mut cluster).await;
@@ -109,7 +109,7 @@ async fn members_fall_behind_are_replaced_and_promoted() {
     cluster.start(0, &[0, 1, 2], &[]);
     cluster.ready().await;
     caught_up(&contacts[0], revision).await;
-    check::same_hash(&cluster, &[0, 1, 2, 3], revision).await;
+    verify::same_hash(&cluster, &[0, 1, 2, 3], revision).await;
     assert_eq!(count(&contacts[0]).await, 5 * MANY as i64);
     left_alone(&mut cluster).await;
     cluster.assert_no_panic();
@@ -149,7 +149,7 @@ async fn learn(cluster: &mut Cluster) {
     .await;
     assert!(promoted.members.iter().all(|m| !m.is_learner), "{promoted:?}");
     caught_up(&contact, revision).await;
-    check::same_hash(cluster, &[0, 1, 2, at], revision).await;
+    verify::same_hash(cluster, &[0, 1, 2, at], revision).await;
 }
 
 /// All but a copy of one member's directory is lost.

@@ -10,9 +10,10 @@ use tokio::{
 };
 
 use super::{
-    check, clients,
+    clients,
     cluster::{Cluster, Contact, PATIENCE, retried},
-    history::Record,
+    seen::Record,
+    verify,
 };
 
 const WRITERS: usize = 6;
@@ -79,12 +80,12 @@ async fn storm(slot: u16, options: &[&str]) {
         let seen = timeout(PATIENCE, task).await.expect("a watch sees the end in time");
         watches.push(seen.expect("a watch that saw nothing wrong"));
     }
-    let events = check::same_events(&watches);
-    check::acknowledged_are_there(events, &record);
-    check::abandoned_have_ended(events, &record);
-    check::ranges_agree(events, &contacts).await;
+    let events = verify::same_events(&watches);
+    verify::acknowledged_are_there(events, &record);
+    verify::abandoned_have_ended(events, &record);
+    verify::ranges_agree(events, &contacts).await;
     assert!(time_to_live(&contacts[1], kept).await > 0, "a lease that was kept alive has ended");
-    let hash = check::same_hash(&cluster, &[0, 1, 2], revision).await;
+    let hash = verify::same_hash(&cluster, &[0, 1, 2], revision).await;
 
     // Once more from what is on the disks.
     for at in 0..3 {
@@ -92,7 +93,7 @@ async fn storm(slot: u16, options: &[&str]) {
     }
     cluster.start_all();
     cluster.ready().await;
-    assert_eq!(check::same_hash(&cluster, &[0, 1, 2], revision).await, hash);
+    assert_eq!(verify::same_hash(&cluster, &[0, 1, 2], revision).await, hash);
     assert!(time_to_live(&contacts[1], kept).await > 0, "a lease that was kept alive has ended");
     for at in 0..3 {
         assert_eq!(cluster.member_list(at).await, roster, "the members as {at} lists them");

@@ -10,7 +10,7 @@ use kontiki::wire::{RawKeyValue, etcdserverpb as pb};
 
 use super::{
     cluster::{Cluster, Contact, retried},
-    history::{Record, Seen, State, replay},
+    seen::{Record, Seen, State, replay},
 };
 
 /// How many moments of the past are read back.
