@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +23,8 @@ use tokio::{
     time::timeout,
 };
 use tonic::transport::{Channel, Endpoint};
+
+use super::record::Recorder;
 
 /// How long anything may take on a busy machine before it counts as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +48,10 @@ pub struct Contact {
 }
 
 impl Contact {
+    /// The member's, from 0.
+    pub fn number(&self) -> u32 {
+        self.name.trim_start_matches('m').parse().expect("a member is called m and its number")
+    }
     pub fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel.clone())
     }
@@ -78,12 +85,16 @@ pub struct Member {
     pub log: PathBuf,
     state: watch::Sender<State>,
     running: Option<(Child, JoinHandle<()>)>,
+    /// How often it was started.
+    starts: u32,
 }
 
 /// Members and where they live.
 pub struct Cluster {
     pub members: Vec<Member>,
     pub options: Vec<String>,
+    /// Is told of starts and ends.
+    pub recorder: Arc<Recorder>,
     base: u16,
     dir: TempDir,
 }
@@ -94,10 +105,10 @@ fn port_base() -> u16 {
 
 impl Cluster {
     /// Members that have not been started. Tests that run at once have slots of 20 ports.
-    pub fn new(slot: u16, count: usize, options: &[&str]) -> Self {
+    pub fn new(slot: u16, count: usize, options: &[&str], recorder: Arc<Recorder>) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the data");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut cluster = Self { members: Vec::new(), options, base: port_base() + 20 * slot, dir };
+        let mut cluster = Self { members: Vec::new(), options, recorder, base: port_base() + 20 * slot, dir };
         for _ in 0..count {
             cluster.add_member();
         }
@@ -118,7 +129,7 @@ impl Cluster {
         let (sender, state) = watch::channel(State::Down);
         let contact = Contact { name: name.clone(), client_url, peer_url, channel, state };
         let (dir, log) = (self.dir.path().join(&name), self.dir.path().join(format!("{name}.log")));
-        self.members.push(Member { contact, dir, log, state: sender, running: None });
+        self.members.push(Member { contact, dir, log, state: sender, running: None, starts: 0 });
         at
     }
 
@@ -148,6 +159,8 @@ impl Cluster {
         let member = &mut self.members[at];
         assert!(member.running.is_none(), "{} runs already", member.contact.name);
         let Contact { name, client_url, peer_url, .. } = &member.contact;
+        self.recorder.booted(member.contact.number(), member.starts);
+        member.starts += 1;
         let program = env::var("KONTIKI_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kontiki").to_owned());
         let mut child = Command::new(program)
             .args(["--name", name, "--initial-cluster", &initial, "--data-dir"])
@@ -178,6 +191,7 @@ impl Cluster {
         }
         child.start_kill().expect("it is our child");
         child.wait().await.expect("it is our child");
+        self.recorder.crashed(member.contact.number(), member.starts - 1);
         listening.await.expect("reading lines does not panic");
         member.state.send_replace(State::Down);
     }

@@ -1,6 +1,10 @@
 //! What was acknowledged, and what the watches saw.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use kontiki::{
@@ -8,6 +12,8 @@ use kontiki::{
     wire::{RawKeyValue, mvccpb},
 };
 use tokio::sync::watch;
+
+use super::record::Recorder;
 
 /// A write as its client knows it: keys with their values, or none for a deletion.
 pub type Writes = Vec<(String, Option<String>)>;
@@ -22,11 +28,12 @@ pub struct Abandoned {
 }
 
 /// All that clients have recorded.
-#[derive(Default)]
 pub struct Record {
     /// What was answered with OK, at the revision of the answer.
     pub acknowledged: Mutex<Vec<(i64, Writes)>>,
     pub abandoned: Mutex<Vec<Abandoned>>,
+    /// All of it, for the oracles.
+    pub recorder: Arc<Recorder>,
     /// Grows with each acknowledged write.
     pub count: watch::Sender<u64>,
     /// How many calls failed, for the report.
@@ -36,6 +43,11 @@ pub struct Record {
 }
 
 impl Record {
+    pub fn new(recorder: Arc<Recorder>) -> Self {
+        let (acknowledged, abandoned, count, failed, reads) = Default::default();
+        Self { acknowledged, abandoned, recorder, count, failed, reads }
+    }
+
     pub fn acknowledge(&self, revision: i64, writes: Writes) {
         self.acknowledged.lock().expect("no client panics with it").push((revision, writes));
         self.count.send_modify(|n| *n += 1);

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     clients,
     cluster::{Cluster, Contact, PATIENCE, retried},
+    record::{Recorder, judge, settings},
     seen::Record,
     verify,
 };
@@ -39,25 +40,26 @@ async fn nothing_acknowledged_is_lost_with_snapshots_all_the_time() {
 async fn storm(slot: u16, options: &[&str]) {
     let seconds = number("KONTIKI_KILL9_SECONDS", 12);
     let seed = number("KONTIKI_KILL9_SEED", 1) + u64::from(slot);
-    let mut cluster = Cluster::new(slot, 3, options);
+    let recorder = Arc::new(Recorder::from_env("KONTIKI_KILL9_HISTORY", &slot.to_string()));
+    let mut cluster = Cluster::new(slot, 3, options, recorder.clone());
     cluster.start_all();
     cluster.ready().await;
     let contacts = cluster.contacts();
     let roster = published(&cluster).await;
 
-    let record = Arc::new(Record::default());
+    let record = Arc::new(Record::new(recorder.clone()));
     let (stop, stopped) = watch::channel(false);
-    let kept = grant(&contacts[0], 60).await;
-    write_once(&contacts[1], "kept", kept).await;
+    let kept = grant(&record, &contacts[0], 60).await;
+    write_once(&record, &contacts[1], "kept", kept).await;
     let mut busy = Vec::new();
     for id in 0..WRITERS {
         let seed = seed.wrapping_mul(1_000) + id as u64;
         busy.push(tokio::spawn(clients::write(id, seed, contacts.clone(), record.clone(), stopped.clone())));
     }
     busy.push(tokio::spawn(clients::abandon(contacts.clone(), record.clone(), stopped.clone())));
-    busy.push(tokio::spawn(clients::keep_alive(kept, contacts.clone(), stopped.clone())));
-    let watching: Vec<_> =
-        contacts.iter().map(|c| tokio::spawn(clients::watch_all(c.clone(), END))).collect();
+    busy.push(tokio::spawn(clients::keep_alive(kept, contacts.clone(), record.clone(), stopped.clone())));
+    let watch = |c: &Contact| tokio::spawn(clients::watch_all(c.clone(), recorder.clone(), END));
+    let watching: Vec<_> = contacts.iter().map(watch).collect();
 
     let mut rng = StdRng::seed_from_u64(seed);
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -74,12 +76,13 @@ async fn storm(slot: u16, options: &[&str]) {
     }
 
     await_ends(&contacts[0], &record).await;
-    let revision = write_once(&contacts[2], END, 0).await;
+    let revision = write_once(&record, &contacts[2], END, 0).await;
     let mut watches = Vec::new();
     for task in watching {
         let seen = timeout(PATIENCE, task).await.expect("a watch sees the end in time");
         watches.push(seen.expect("a watch that saw nothing wrong"));
     }
+    judge(&recorder.finish(settings()));
     let events = verify::same_events(&watches);
     verify::acknowledged_are_there(events, &record);
     verify::abandoned_have_ended(events, &record);
@@ -155,14 +158,13 @@ async fn fell_some(cluster: &mut Cluster, rng: &mut StdRng, record: &Record) -> 
     victims.len()
 }
 
-async fn grant(contact: &Contact, ttl: i64) -> i64 {
+async fn grant(record: &Record, contact: &Contact, ttl: i64) -> i64 {
     let grant = pb::LeaseGrantRequest { ttl, id: 0 };
-    retried(|| {
+    let call = |request| {
         let mut client = contact.lease();
-        async move { client.lease_grant(grant).await }
-    })
-    .await
-    .id
+        async move { client.lease_grant(request).await }
+    };
+    clients::persist(record, contact, grant, call).await.id
 }
 
 async fn time_to_live(contact: &Contact, id: i64) -> i64 {
@@ -175,17 +177,14 @@ async fn time_to_live(contact: &Contact, id: i64) -> i64 {
     .ttl
 }
 
-async fn write_once(contact: &Contact, key: &'static str, lease: i64) -> i64 {
+async fn write_once(record: &Record, contact: &Contact, key: &'static str, lease: i64) -> i64 {
     let request = pb::PutRequest { key: key.into(), value: key.into(), lease, ..Default::default() };
-    retried(|| {
+    let call = |request| {
         let mut client = contact.kv();
-        let request = request.clone();
         async move { client.put(request).await }
-    })
-    .await
-    .header
-    .expect("an answer has a header")
-    .revision
+    };
+    let answer = clients::persist(record, contact, request, call).await;
+    answer.header.expect("an answer has a header").revision
 }
 
 /// Waits until the leases that nobody keeps have ended.
