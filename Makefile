@@ -8,7 +8,7 @@ SEEDS ?= 0..
 # Built apart: with madsim nearly every crate is another.
 SIM = CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"
 
-.PHONY: help run build test check fmt sim sim-build storm zoo demo bench fuzz
+.PHONY: help run build test check fmt sim sim-build storm zoo demo bench fuzz chaos
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -40,6 +40,12 @@ check: ## Formatting and lints
 
 fuzz: ## Every fuzz target for a while: make fuzz SECONDS=600
 	fuzz/run --seconds $(or $(SECONDS),60)
+
+chaos: ## Real members in namespaces under every fault: make chaos MINUTES=5 [MEMBERS=5] [SEED=7] [ETCD=/path/to/etcd]
+	$(DEPS); cargo build --locked --release --bin kontiki; \
+	KONTIKI_BIN="$(or $(ETCD),$$CARGO_TARGET_DIR/release/kontiki)" KONTIKI_CHAOS_SEED="$(or $(SEED),$$(date +%s))" \
+	KONTIKI_CHAOS_SECONDS=$$((60 * $(or $(MINUTES),3))) KONTIKI_CHAOS_CALM=40 KONTIKI_CHAOS_MEMBERS=$(or $(MEMBERS),3) \
+	KONTIKI_CHAOS_HISTORY="$$CARGO_TARGET_DIR/chaos" cargo test --locked --test kill9 -- --exact chaos::chaos --nocapture
 
 fmt: ## Format
 	cargo fmt --all

@@ -14,6 +14,7 @@ use kontiki::wire::etcdserverpb::{
     self as pb, cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
     maintenance_client::MaintenanceClient, watch_client::WatchClient,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -24,10 +25,15 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::record::Recorder;
+use super::{net::Net, record::Recorder};
 
 /// How long anything may take on a busy machine before it counts as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who is asked for a sign of life more often than every five seconds objects; without one, a connection on a line that
+/// was cut seems to live.
+const PING: Duration = Duration::from_secs(6);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether a process serves clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +74,11 @@ impl Contact {
         ClusterClient::new(self.channel.clone())
     }
 
+    /// Whether its process serves clients.
+    pub fn is_ready(&self) -> bool {
+        *self.state.borrow() == State::Ready
+    }
+
     /// Waits until its process serves clients.
     pub async fn ready(&self) {
         let mut state = self.state.clone();
@@ -95,8 +106,45 @@ pub struct Cluster {
     pub options: Vec<String>,
     /// Is told of starts and ends.
     pub recorder: Arc<Recorder>,
-    base: u16,
+    site: Site,
     dir: TempDir,
+}
+
+/// Where members run.
+pub enum Site {
+    /// On loopback, from a port on.
+    Loopback(u16),
+    /// Each in a namespace.
+    Net(Arc<Net>),
+}
+
+impl Site {
+    /// Tests that run at once have slots of 20 ports.
+    pub fn loopback(slot: u16) -> Self {
+        Self::Loopback(port_base() + 20 * slot)
+    }
+
+    /// Where a member listens for clients and for peers.
+    fn urls(&self, at: usize) -> (String, String) {
+        match self {
+            Self::Loopback(base) => {
+                let port = base + 2 * u16::try_from(at).expect("a few members");
+                (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1))
+            }
+            Self::Net(net) => net.urls(at),
+        }
+    }
+
+    fn command(&self, at: usize, program: &str) -> Command {
+        match self {
+            Self::Loopback(_) => Command::new(program),
+            Self::Net(net) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &net.space(at), program]);
+                command
+            }
+        }
+    }
 }
 
 fn port_base() -> u16 {
@@ -104,11 +152,11 @@ fn port_base() -> u16 {
 }
 
 impl Cluster {
-    /// Members that have not been started. Tests that run at once have slots of 20 ports.
-    pub fn new(slot: u16, count: usize, options: &[&str], recorder: Arc<Recorder>) -> Self {
+    /// Members that have not been started.
+    pub fn new(site: Site, count: usize, options: &[&str], recorder: Arc<Recorder>) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the data");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut cluster = Self { members: Vec::new(), options, recorder, base: port_base() + 20 * slot, dir };
+        let mut cluster = Self { members: Vec::new(), options, recorder, site, dir };
         for _ in 0..count {
             cluster.add_member();
         }
@@ -119,12 +167,12 @@ impl Cluster {
     pub fn add_member(&mut self) -> usize {
         let at = self.members.len();
         let name = format!("m{at}");
-        let port = self.base + 2 * u16::try_from(at).expect("a few members");
-        let client_url = format!("http://127.0.0.1:{port}");
-        let peer_url = format!("http://127.0.0.1:{}", port + 1);
+        let (client_url, peer_url) = self.site.urls(at);
         let channel = Endpoint::from_shared(client_url.clone())
             .expect("a URL")
             .connect_timeout(Duration::from_secs(1))
+            .http2_keep_alive_interval(PING)
+            .keep_alive_timeout(PING_TIMEOUT)
             .connect_lazy();
         let (sender, state) = watch::channel(State::Down);
         let contact = Contact { name: name.clone(), client_url, peer_url, channel, state };
@@ -162,7 +210,9 @@ impl Cluster {
         self.recorder.booted(member.contact.number(), member.starts);
         member.starts += 1;
         let program = env::var("KONTIKI_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kontiki").to_owned());
-        let mut child = Command::new(program)
+        let mut child = self
+            .site
+            .command(at, &program)
             .args(["--name", name, "--initial-cluster", &initial, "--data-dir"])
             .arg(&member.dir)
             .args(["--listen-client-urls", client_url, "--advertise-client-urls", client_url])
@@ -194,6 +244,30 @@ impl Cluster {
         self.recorder.crashed(member.contact.number(), member.starts - 1);
         listening.await.expect("reading lines does not panic");
         member.state.send_replace(State::Down);
+    }
+
+    /// Whether its process is there; it may be paused.
+    pub fn runs(&self, at: usize) -> bool {
+        self.members[at].running.is_some()
+    }
+
+    /// `SIGSTOP`.
+    pub fn pause(&self, at: usize) {
+        self.signal(at, Signal::STOP);
+    }
+
+    /// `SIGCONT`; it need not have been paused.
+    pub fn resume(&self, at: usize) {
+        self.signal(at, Signal::CONT);
+    }
+
+    fn signal(&self, at: usize, signal: Signal) {
+        let child = self.members[at].running.as_ref().map(|(child, _)| child);
+        if let Some(id) = child.and_then(Child::id) {
+            let pid = Pid::from_raw(id.try_into().expect("a process id")).expect("it is not 0");
+            // It may have ended by itself: who waits for it will see.
+            let _ = kill_process(pid, signal);
+        }
     }
 
     /// Waits until a member ends by itself: its code and the end of its log.

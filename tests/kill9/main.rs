@@ -9,16 +9,22 @@
 // These are processes, clocks and files in earnest.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, missing_docs)]
 
+mod chaos;
 #[path = "../../sim/src/check/mod.rs"]
 #[allow(dead_code, reason = "the simulator's")]
 mod check;
 mod clients;
 mod cluster;
+mod doctor;
+mod faults;
 #[path = "../../sim/src/history/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the simulator's")]
 mod history;
+mod look;
 mod members;
+mod net;
 mod record;
 mod seen;
 mod storm;
 mod verify;
+mod work;

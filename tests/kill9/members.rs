@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use kontiki::wire::etcdserverpb as pb;
 
 use super::{
-    cluster::{Cluster, Contact, retried},
+    cluster::{Cluster, Contact, Site, retried},
     verify,
 };
 
@@ -75,7 +75,7 @@ async fn caught_up(contact: &Contact, revision: i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_fall_behind_are_replaced_and_promoted() {
-    let mut cluster = Cluster::new(2, 3, &OPTIONS, Arc::default());
+    let mut cluster = Cluster::new(Site::loopback(2), 3, &OPTIONS, Arc::default());
     cluster.start_all();
     cluster.ready().await;
     let contacts = cluster.contacts();

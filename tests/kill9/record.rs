@@ -20,7 +20,7 @@ use tonic::{Response, Status};
 use super::cluster::Contact;
 use crate::{
     check::{self, Report},
-    history::{Boot, Call, Crash, History, Micros, Op, Outcome, Reply, Settings, WatchLog},
+    history::{Boot, Call, Crash, Held, History, Micros, Op, Outcome, Reply, Settings, WatchLog},
 };
 
 /// All that was seen so far. Its clock is this process's monotonic one, so what ended before something else began did
@@ -118,6 +118,11 @@ impl Recorder {
     /// A watch's stream is over.
     pub fn watched(&self, watch: u64) {
         self.watch(watch, |log, now| log.ended = Some(now));
+    }
+
+    /// A lock was held.
+    pub fn held(&self, held: Held) {
+        self.history().held.push(held);
     }
 
     /// A member's process starts, for the `incarnation`th time from 0. What its disk holds is not looked at.

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     clients,
-    cluster::{Cluster, Contact, PATIENCE, retried},
+    cluster::{Cluster, Contact, PATIENCE, Site, retried},
     record::{Recorder, judge, settings},
     seen::Record,
     verify,
@@ -41,7 +41,7 @@ async fn storm(slot: u16, options: &[&str]) {
     let seconds = number("KONTIKI_KILL9_SECONDS", 12);
     let seed = number("KONTIKI_KILL9_SEED", 1) + u64::from(slot);
     let recorder = Arc::new(Recorder::from_env("KONTIKI_KILL9_HISTORY", &slot.to_string()));
-    let mut cluster = Cluster::new(slot, 3, options, recorder.clone());
+    let mut cluster = Cluster::new(Site::loopback(slot), 3, options, recorder.clone());
     cluster.start_all();
     cluster.ready().await;
     let contacts = cluster.contacts();
