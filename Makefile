@@ -42,7 +42,7 @@ fuzz: ## Every fuzz target for a while: make fuzz SECONDS=600
 	fuzz/run --seconds $(or $(SECONDS),60)
 
 chaos: ## Real members in namespaces under every fault: make chaos MINUTES=5 [MEMBERS=5] [SEED=7] [ETCD=/path/to/etcd]
-	$(DEPS); cargo build --locked --release --bin kontiki; \
+	$(DEPS); $(if $(ETCD),,cargo build --locked --release --bin kontiki;) \
 	KONTIKI_BIN="$(or $(ETCD),$$CARGO_TARGET_DIR/release/kontiki)" KONTIKI_CHAOS_SEED="$(or $(SEED),$$(date +%s))" \
 	KONTIKI_CHAOS_SECONDS=$$((60 * $(or $(MINUTES),3))) KONTIKI_CHAOS_CALM=40 KONTIKI_CHAOS_MEMBERS=$(or $(MEMBERS),3) \
 	KONTIKI_CHAOS_HISTORY="$$CARGO_TARGET_DIR/chaos" cargo test --locked --test kill9 -- --exact chaos::chaos --nocapture
