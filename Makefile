@@ -8,7 +8,7 @@ SEEDS ?= 0..
 # Built apart: with madsim nearly every crate is another.
 SIM = CARGO_TARGET_DIR="$$CARGO_TARGET_DIR-sim" RUSTFLAGS="--cfg madsim"
 
-.PHONY: help run build test check fmt sim sim-build storm zoo demo bench fuzz chaos
+.PHONY: help run build test check fmt sim sim-build storm zoo demo bench fuzz mutants chaos
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -40,6 +40,9 @@ check: ## Formatting and lints
 
 fuzz: ## Every fuzz target for a while: make fuzz SECONDS=600
 	fuzz/run --seconds $(or $(SECONDS),60)
+
+mutants: ## Which changes of the pure modules no test sees: make mutants [MUTANTS="raft lease/book"]
+	fuzz/mutants $(MUTANTS)
 
 chaos: ## Real members in namespaces under every fault: make chaos MINUTES=5 [MEMBERS=5] [SEED=7] [ETCD=/path/to/etcd]
 	$(DEPS); $(if $(ETCD),,cargo build --locked --release --bin kontiki;) \
