@@ -542,9 +542,9 @@ impl Raft {
 impl Ready {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        let Self { hard, snapshot, entries, persist, must_sync: _, messages, .. } = self;
-        let writes = hard.is_some() || snapshot.is_some() || persist.is_some() || !entries.is_empty();
-        let tells = !messages.is_empty() || !self.need_snapshot.is_empty() || self.standing.is_some();
+        // A snapshot or entries are written with something to persist; a new commit index alone is not.
+        let writes = self.hard.is_some() || self.persist.is_some();
+        let tells = !self.messages.is_empty() || !self.need_snapshot.is_empty() || self.standing.is_some();
         let reads = !self.reads.is_empty() || !self.reads_dropped.is_empty();
         !(writes || tells || reads || !self.committed.is_empty())
     }

@@ -50,12 +50,6 @@ impl Raft {
             return Ok(());
         }
         let last = entries.last().map_or(prev.index, |entry| entry.index);
-        if self.log.base().index > prev.index && last <= self.log.base().index {
-            // All of it is in a snapshot, so it is committed: no more to be learnt from it.
-            let matched = self.log.commit();
-            self.send_when_durable(from, matched, Body::AppendAccepted { matched });
-            return Ok(());
-        }
         self.log.merge(entries).map_err(|index| StepError::Diverged { from, index })?;
         self.verified = self.verified.max(last);
         self.log.commit_to(commit.min(last));
