@@ -234,7 +234,10 @@ impl Cluster {
 
     /// Does all that a member wants done.
     pub fn drain(&mut self, id: NodeId) {
+        let mut rounds = 0;
         while let Some(ready) = self.node(id).raft.as_mut().and_then(Raft::poll_ready) {
+            rounds += 1;
+            assert!(rounds < 10_000, "{id} does not come to rest");
             if self.tracing {
                 self.trace.extend(show_ready(id, &ready));
             }

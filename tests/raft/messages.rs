@@ -2,9 +2,10 @@
 //! correct member sends.
 
 use kontiki::{
+    membership::{Change, ChangeKind, ChangeStep, Transition},
     raft::{
-        Body, Config, Entry, HardState, Input, LogId, Message, Payload, Raft, Ready, Restored, Snapshot,
-        StepError,
+        Body, Config, Dropped, Entry, HardState, Input, LogId, Message, Payload, Raft, ReadId, Ready,
+        Restored, RoleKind, Snapshot, SnapshotMeta, StepError,
     },
     types::{Index, NodeId, Term},
 };
@@ -29,15 +30,38 @@ fn follower() -> Raft {
 }
 
 fn receive(raft: &mut Raft, term: u64, body: Body) -> Result<Vec<Body>, StepError> {
-    raft.step(Input::Receive(Message { from: NodeId(2), to: NodeId(1), term: Term(term), body }))?;
+    receive_from(2, raft, term, body)
+}
+
+fn receive_from(from: u64, raft: &mut Raft, term: u64, body: Body) -> Result<Vec<Body>, StepError> {
+    raft.step(Input::Receive(Message { from: NodeId(from), to: NodeId(1), term: Term(term), body }))?;
+    Ok(settle(raft))
+}
+
+/// Does what is to be done, and gives what is said.
+fn settle(raft: &mut Raft) -> Vec<Body> {
     let mut said = Vec::new();
     while let Some(Ready { messages, persist, .. }) = raft.poll_ready() {
+        assert!(said.len() < 1000, "it does not come to rest");
         said.extend(messages.into_iter().map(|message| message.body));
         if let Some(id) = persist {
             raft.step(Input::Persisted(id)).expect("it was asked for");
         }
     }
-    Ok(said)
+    said
+}
+
+/// The same member as a leader in term 3; 3.5 is its first entry, and committed, and 2.4 is applied.
+fn leader() -> Raft {
+    let mut raft = follower();
+    raft.step(Input::Campaign).expect("taken");
+    let yes = |pre| Body::VoteReply { pre, granted: true };
+    receive(&mut raft, 3, yes(true)).expect("taken");
+    receive(&mut raft, 3, yes(false)).expect("taken");
+    receive(&mut raft, 3, Body::AppendAccepted { matched: Index(5) }).expect("taken");
+    raft.step(Input::Applied(Index(4))).expect("handed out");
+    assert_eq!((raft.role(), raft.commit()), (RoleKind::Leader, Index(5)));
+    raft
 }
 
 fn append(prev: LogId, entries: Vec<Entry>, commit: u64) -> Body {
@@ -109,4 +133,185 @@ fn a_term_has_one_leader() {
     let second = Message { from: NodeId(3), to: NodeId(1), term: Term(3), body };
     assert!(matches!(raft.step(Input::Receive(second)), Err(StepError::Malformed { from: NodeId(3), .. })));
     assert_eq!(raft.commit(), Index(2));
+}
+
+/// An answer counts if it is to the question that was asked: a pre-vote's is neither a vote nor a refusal of one, and
+/// is for one term.
+#[test]
+fn answers_to_other_questions_do_not_count() {
+    let reply = |pre, granted| Body::VoteReply { pre, granted };
+    let asking = || {
+        let mut raft = follower();
+        raft.step(Input::Campaign).expect("taken");
+        assert_eq!((raft.role(), raft.term()), (RoleKind::PreCandidate, Term(2)));
+        raft
+    };
+    for (pre, granted, term, becomes) in [
+        (true, true, 3, RoleKind::Leader),
+        (true, false, 2, RoleKind::Follower),
+        // Of a campaign in term 2, which came to nothing, and of the question before it.
+        (false, true, 2, RoleKind::PreCandidate),
+        (false, false, 2, RoleKind::PreCandidate),
+        (true, true, 2, RoleKind::PreCandidate),
+    ] {
+        let mut raft = asking();
+        for from in [2, 3] {
+            let _ = receive_from(from, &mut raft, term, reply(pre, granted));
+        }
+        if raft.role() == RoleKind::Candidate {
+            receive(&mut raft, 3, reply(true, true)).expect("taken");
+            assert_eq!(raft.role(), RoleKind::Candidate, "a pre-vote counts as a vote");
+            receive(&mut raft, 3, reply(false, true)).expect("taken");
+        }
+        assert_eq!(raft.role(), becomes, "after pre={pre} granted={granted} term={term}");
+    }
+}
+
+/// Who has got a snapshot knows its own configuration only once the snapshot is durable and installed.
+#[test]
+fn nobody_campaigns_from_a_snapshot_on_its_way() {
+    let meta = SnapshotMeta { last: id(3, 9), config: follower().conf_state() };
+    let snapshot = Body::Snapshot(Snapshot { meta, data: Default::default() });
+    for installed_first in [true, false] {
+        let mut raft = follower();
+        let message = Message { from: NodeId(2), to: NodeId(1), term: Term(3), body: snapshot.clone() };
+        raft.step(Input::Receive(message)).expect("taken");
+        let id = raft.poll_ready().and_then(|ready| ready.persist).expect("it is written");
+        let mut steps = [Input::Applied(Index(9)), Input::Persisted(id)];
+        if !installed_first {
+            steps.reverse();
+        }
+        for step in steps {
+            raft.step(Input::Campaign).expect("taken");
+            assert_eq!(raft.role(), RoleKind::Follower);
+            raft.step(step).expect("in order");
+        }
+        raft.step(Input::Campaign).expect("taken");
+        assert_eq!(raft.role(), RoleKind::PreCandidate);
+    }
+}
+
+/// A proposal is passed on, but not back to where it comes from.
+#[test]
+fn proposals_do_not_go_back_and_forth() {
+    let mut raft = follower();
+    receive(&mut raft, 3, append(id(2, 4), Vec::new(), 2)).expect("taken");
+    let proposal = Body::Propose { payloads: vec![Payload::Empty] };
+    assert_eq!(receive_from(3, &mut raft, 0, proposal.clone()), Ok(vec![proposal.clone()]));
+    let dropped = Err(StepError::ProposalDropped(Dropped::NoLeader));
+    assert_eq!(receive_from(2, &mut raft, 0, proposal), dropped);
+}
+
+/// The round that a heartbeat's answer names is (term, counter), one that this leader opened.
+#[test]
+fn answers_to_rounds_of_others_confirm_nothing() {
+    let mut raft = leader();
+    raft.step(Input::Read(ReadId(1))).expect("taken");
+    let asked = |body: &Body| match body {
+        Body::Heartbeat { context, .. } => Some(context.clone()),
+        _ => None,
+    };
+    let own = settle(&mut raft).iter().find_map(asked).expect("a round is opened");
+    let (mut other_term, mut other_round) = (own.to_vec(), own.to_vec());
+    other_term[7] -= 1;
+    other_round[15] += 1;
+    for (context, confirms) in
+        [(other_term.into(), false), (other_round.into(), false), (Default::default(), false), (own, true)]
+    {
+        let body = Body::HeartbeatReply { context, state: None };
+        let message = Message { from: NodeId(2), to: NodeId(1), term: Term(3), body };
+        raft.step(Input::Receive(message)).expect("taken");
+        let reads = raft.poll_ready().map_or(Vec::new(), |ready| ready.reads);
+        assert_eq!(!reads.is_empty(), confirms);
+    }
+}
+
+/// A snapshot that was built too late, or of what is not committed, goes to nobody.
+#[test]
+fn a_snapshot_continues_in_the_log() {
+    let mut raft = leader();
+    raft.step(Input::Compact(Index(4))).expect("applied");
+    let built = |term, index| Input::SnapshotBuilt {
+        to: NodeId(3),
+        snapshot: Snapshot {
+            meta: SnapshotMeta { last: id(term, index), config: follower().conf_state() },
+            data: Default::default(),
+        },
+    };
+    assert!(matches!(raft.step(built(2, 3)), Err(StepError::OutOfOrder(_))));
+    assert!(matches!(raft.step(built(3, 6)), Err(StepError::OutOfOrder(_))));
+    assert_eq!(raft.step(built(2, 4)), Ok(()));
+    assert_eq!(raft.step(built(3, 5)), Ok(()));
+}
+
+/// A wish to hand over that travels without a term is heard in any; with one, the terms count as ever.
+#[test]
+fn a_wish_to_transfer_is_heard_with_and_without_a_term() {
+    let wish = Body::TransferLeader { target: NodeId(2) };
+    for (term, transferee, role) in [
+        (0, Some(NodeId(2)), RoleKind::Leader),
+        (2, None, RoleKind::Leader),
+        (3, Some(NodeId(2)), RoleKind::Leader),
+        (4, None, RoleKind::Follower),
+    ] {
+        let mut raft = leader();
+        let _ = receive(&mut raft, term, wish.clone());
+        assert_eq!((raft.transferee(), raft.role()), (transferee, role), "with term {term}");
+    }
+}
+
+/// Thesis section 4.2.3: a candidate is ignored for an election timeout after the leader was heard of, not longer.
+#[test]
+fn stickiness_lasts_for_an_election_timeout() {
+    for (ticks, answers) in [(9, false), (10, true)] {
+        let mut raft = follower();
+        receive(&mut raft, 3, append(id(2, 4), Vec::new(), 2)).expect("taken");
+        for _ in 0..ticks {
+            raft.step(Input::Tick).expect("taken");
+        }
+        assert_eq!((raft.role(), raft.leader()), (RoleKind::Follower, Some(NodeId(2))));
+        let vote = Body::Vote { pre: true, last: id(3, 9), transfer: false };
+        let said = receive_from(3, &mut raft, 4, vote).expect("taken");
+        assert_eq!(!said.is_empty(), answers, "after {ticks} ticks: {said:?}");
+    }
+}
+
+/// One write makes two acceptances true, and the later says all of the earlier.
+#[test]
+fn acceptances_of_one_write_are_one_message() {
+    let mut raft = follower();
+    for (prev, next) in [(id(2, 4), entry(3, 5)), (id(3, 5), entry(3, 6))] {
+        let body = append(prev, vec![next], 2);
+        let message = Message { from: NodeId(2), to: NodeId(1), term: Term(3), body };
+        raft.step(Input::Receive(message)).expect("taken");
+    }
+    assert_eq!(settle(&mut raft), vec![Body::AppendAccepted { matched: Index(6) }]);
+}
+
+#[test]
+fn the_log_counts_its_bytes() {
+    let change = |steps: usize, context: &'static [u8]| {
+        let step = ChangeStep { kind: ChangeKind::AddVoter, node: NodeId(4) };
+        let context = context.into();
+        match steps {
+            1 => Payload::Change(Change::Single { id: 1, step, context }),
+            _ => Payload::Change(Change::Joint {
+                transition: Transition::Auto,
+                steps: vec![step; steps],
+                context,
+            }),
+        }
+    };
+    assert_eq!(change(1, b"abcde").size(), change(1, b"").size() + 5);
+    assert_eq!(change(2, b"abcde").size(), 2 * change(1, b"").size() + 5);
+    let (empty, five) = (entry(1, 1).size(), Payload::Command(b"abcde".as_slice().into()));
+    let mut raft = follower();
+    assert_eq!(raft.log_bytes(), 3 * empty);
+    let mut entries = vec![entry(3, 4), entry(3, 5)];
+    entries[1].payload = five;
+    receive(&mut raft, 3, append(id(2, 3), entries, 4)).expect("taken");
+    assert_eq!(raft.log_bytes(), 4 * empty + 5);
+    raft.step(Input::Applied(Index(4))).expect("handed out");
+    raft.step(Input::Compact(Index(3))).expect("applied");
+    assert_eq!(raft.log_bytes(), 2 * empty + 5);
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cluster voters=3 [learners=1] [pre_vote=false] [check_quorum=false] [election=10] [heartbeat=1]
-//!         [append_max=..] [inflight_max=..] [uncommitted_max=..] [persist_ticks=..]
+//!         [append_max=..] [inflight_max=..] [inflight_bytes=..] [uncommitted_max=..] [reads_max=..]
+//!         [persist_ticks=..] [snapshot_ticks=..]
 //! join ID                   a member with nothing on its disk
 //! tick ID|* [N]             campaign ID    propose ID TEXT...     read ID
 //! change ID STEP... [joint|explicit|leave]     steps: v4 voter, l4 learner, r4 remove, u4 update
@@ -108,8 +109,11 @@ impl Runner {
         let heartbeat = args.lookup_parse("heartbeat")?.unwrap_or(1);
         let append_max = args.lookup_parse("append_max")?;
         let inflight_max = args.lookup_parse("inflight_max")?;
+        let inflight_bytes = args.lookup_parse("inflight_bytes")?;
         let uncommitted_max = args.lookup_parse("uncommitted_max")?;
+        let reads_max = args.lookup_parse("reads_max")?;
         let persist_ticks = args.lookup_parse("persist_ticks")?;
+        let snapshot_ticks = args.lookup_parse("snapshot_ticks")?;
         self.cluster = Cluster::new(voters, learners, |config| {
             config.pre_vote = pre_vote;
             config.check_quorum = check_quorum;
@@ -117,8 +121,11 @@ impl Runner {
             config.heartbeat_ticks = heartbeat;
             config.append_bytes_max = append_max.unwrap_or(config.append_bytes_max);
             config.inflight_max = inflight_max.unwrap_or(config.inflight_max);
+            config.inflight_bytes_max = inflight_bytes.unwrap_or(config.inflight_bytes_max);
             config.uncommitted_bytes_max = uncommitted_max.unwrap_or(config.uncommitted_bytes_max);
+            config.reads_max = reads_max.unwrap_or(config.reads_max);
             config.persist_ticks_max = persist_ticks.unwrap_or(election);
+            config.snapshot_ticks_max = snapshot_ticks.unwrap_or(config.snapshot_ticks_max);
         });
         Ok(String::new())
     }
