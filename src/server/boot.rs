@@ -257,8 +257,12 @@ fn machine_config(options: &Options) -> state::Config {
     state::Config { learners_max: options.learners_max, ..state::Config::default() }
 }
 
-/// etcd's `--force-new-cluster`: entries that remove all others, which count as committed; they replace what was not
-/// committed. Nothing happens to a member that is alone already.
+/// etcd's `--force-new-cluster`: entries that remove all others, which count as committed, as do those before them.
+/// Nothing happens to a member that is alone already.
+///
+/// etcd drops what its log does not say to be committed. Here the commit index on disk may be a tick older than what
+/// clients were told, so such entries are kept; only from the first change of the members on they go, for who counts
+/// is what the flag decides.
 fn force_alone(
     entries: &mut Vec<Entry>,
     hard: &mut HardState,
@@ -280,17 +284,21 @@ fn force_alone(
     if others.is_empty() {
         return Ok(Vec::new());
     }
-    entries.retain(|e| e.index <= hard.commit);
+    let undecided = |entry: &Entry| entry.index > hard.commit && matches!(entry.payload, Payload::Change(_));
+    if let Some(first) = entries.iter().position(undecided) {
+        entries.truncate(first);
+    }
+    let last = entries.last().map_or(hard.commit, |entry| entry.index.max(hard.commit));
     let removals: Vec<Entry> = others
         .into_iter()
-        .zip(hard.commit.0 + 1..)
+        .zip(last.0 + 1..)
         .map(|(node, index)| {
             let step = ChangeStep { kind: ChangeKind::Remove, node };
             let change = Change::Single { id: 0, step, context: Bytes::new() };
             Entry { term: hard.term, index: Index(index), payload: Payload::Change(change) }
         })
         .collect();
-    hard.commit = Index(hard.commit.0 + removals.len() as u64);
+    hard.commit = Index(last.0 + removals.len() as u64);
     entries.extend(removals.iter().cloned());
     Ok(removals)
 }
