@@ -311,6 +311,7 @@ fn carry_out(node: &mut Node<u64>, waiting: &mut BTreeSet<u64>, applied: &mut In
                 | Effect::Send(_)
                 | Effect::SendSnapshot(_)
                 | Effect::RevokeLeases(..)
+                | Effect::CheckpointLeases(..)
                 | Effect::Lead(_)
                 | Effect::Corrupt(..) => {}
             }

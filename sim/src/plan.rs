@@ -45,6 +45,8 @@ pub struct Knobs {
     /// The smallest gRPC message that a watch response is split at, less etcd's overhead.
     pub request_bytes_max: usize,
     pub lease_ttl_min: i64,
+    /// How often the log is told how long leases still last.
+    pub lease_checkpoint_ms: u64,
     /// What a log write takes, from and to.
     pub sync: (Micros, Micros),
     /// How links usually are.

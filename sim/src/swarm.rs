@@ -64,6 +64,7 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
         watch_progress_ms: rng.log_between(200, 60_000),
         request_bytes_max: 1_572_864,
         lease_ttl_min: 1,
+        lease_checkpoint_ms: rng.log_between(500, 300_000),
         sync: (rng.log_between(50, 1_000), rng.log_between(1_000, 20_000)),
         link: Link {
             delay: (rng.log_between(50, 1_000), rng.log_between(1_000, 1_000 * tick_ms / 4)),

@@ -326,6 +326,7 @@ impl<H: Host> World<H> {
             snapshots_max: knobs.snapshots_max,
             compaction_batch: knobs.compaction_batch,
             watch_progress: Duration::from_millis(knobs.watch_progress_ms),
+            lease_checkpoint: Duration::from_millis(knobs.lease_checkpoint_ms),
             limits: Limits {
                 request_bytes_max: knobs.request_bytes_max,
                 lease_ttl_min: knobs.lease_ttl_min,

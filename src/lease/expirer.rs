@@ -204,6 +204,10 @@ impl Expirer {
             let remaining = self.remaining(id, now).unwrap_or_default();
             if !clock.ending && remaining > 0 && remaining < clock.ttl {
                 checkpoints.push((id, remaining));
+                // From here on it may be in the log: a renewal that does not undo it could be forgotten.
+                if let Some(clock) = self.clocks.get_mut(&id) {
+                    clock.checkpointed = true;
+                }
             }
             self.plan_checkpoint(id, now);
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{
     effect::{Answer, Effect, Lead, Persist},
     event::{Event, Report, Request},
+    leases::{Leases, Outcome},
     limits::Config,
     marks::Marks,
     policy::LogPolicy,
@@ -12,12 +13,11 @@ use super::{
 };
 use crate::{
     error::Refusal,
-    lease::{Expirer, ExpirerConfig, Renewal},
+    lease::{Expirer, ExpirerConfig},
     raft::{
         Body, Entry, HardState, Input, LogId, Message, Payload, PersistId, Raft, Ready, RestoreError,
         Restored, RoleKind, Snapshot, StepError,
     },
-    state::LeaseChange,
     types::{Index, Instant, LeaseId, NodeId, Term},
 };
 
@@ -36,10 +36,7 @@ pub struct Node<W> {
     proposals: Proposals<W>,
     reads: Reads<W>,
     transfer: Option<Transfer<W>>,
-    /// All leases: seconds granted, seconds remaining at the last checkpoint.
-    leases: BTreeMap<LeaseId, (i64, i64)>,
-    /// Their deadlines; a leader's alone.
-    expirer: Option<Expirer>,
+    leases: Leases<W>,
     /// A hard state with nothing but a new commit index, which is not worth a write of its own: it goes with the
     /// next one, or at the next tick.
     unsaved: Option<HardState>,
@@ -72,7 +69,7 @@ impl<W> Node<W> {
         let raft = Raft::new(config.raft, restored)?;
         Ok(Self {
             log: LogPolicy::new(start.checkpointed),
-            leases: start.leases.into_iter().map(|(id, ttl, left)| (id, (ttl, left))).collect(),
+            leases: Leases::new(start.leases),
             config,
             raft,
             now: start.now,
@@ -84,7 +81,6 @@ impl<W> Node<W> {
             proposals: Proposals::default(),
             reads: Reads::default(),
             transfer: None,
-            expirer: None,
             unsaved: None,
             installing: None,
             marks: Marks::default(),
@@ -188,14 +184,24 @@ impl<W> Node<W> {
         {
             self.effects.push(Effect::Answer(transfer.waiter, Err(Refusal::LeaderTransferTimeout)));
         }
+        for waiter in self.leases.expire(now) {
+            self.effects.push(Effect::Answer(waiter, Err(Refusal::Timeout)));
+        }
+        self.look_at_leases();
+    }
+
+    fn look_at_leases(&mut self) {
         // A leader that has just stepped down knows no more when leases end: its successor extends them.
-        if self.leads()
-            && let Some(expirer) = &mut self.expirer
-        {
-            let due = expirer.due(now, usize::MAX);
-            if !due.is_empty() {
-                self.effects.push(Effect::RevokeLeases(self.raft.term(), due));
-            }
+        let term = self.raft.term();
+        let Some(expirer) = self.leases.expirer().filter(|_| self.raft.role() == RoleKind::Leader) else {
+            return;
+        };
+        let (due, left) = (expirer.due(self.now, usize::MAX), expirer.checkpoint(self.now));
+        if !due.is_empty() {
+            self.effects.push(Effect::RevokeLeases(term, due));
+        }
+        if !left.is_empty() {
+            self.effects.push(Effect::CheckpointLeases(term, left));
         }
     }
 
@@ -277,7 +283,7 @@ impl<W> Node<W> {
             }
             Request::LeaseOrder { waiter } => {
                 let term = self.raft.term();
-                let answer = self.leading_in(term).map(|e, _| Answer::LeaseOrder(e.by_remaining()));
+                let answer = self.leading_in(term).map(|e| Answer::LeaseOrder(e.by_remaining()));
                 self.effects.push(Effect::Answer(waiter, answer));
             }
             Request::Progress { waiter } => {
@@ -414,7 +420,7 @@ impl<W> Node<W> {
         if lead == self.lead {
             return;
         }
-        let led = self.expirer.is_some();
+        let led = self.leases.led();
         if lead.leader.is_some() {
             self.reads.ask_again();
             if lead.leader != self.lead.leader {
@@ -425,9 +431,11 @@ impl<W> Node<W> {
         self.lead = lead;
         self.effects.push(Effect::Lead(lead));
         if !self.leads() {
-            self.expirer = None;
+            for waiter in self.leases.follow() {
+                self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
+            }
         } else if !led || term_changed {
-            self.expirer = Some(self.new_expirer());
+            self.lead_leases();
             self.marks.forget_peers();
             self.accused.clear();
             self.unfit = false;
@@ -439,11 +447,13 @@ impl<W> Node<W> {
         }
     }
 
-    fn new_expirer(&self) -> Expirer {
-        let leases = self.leases.iter().map(|(&id, &(ttl, remaining))| (id, ttl, remaining));
+    fn lead_leases(&mut self) {
+        for waiter in self.leases.follow() {
+            self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
+        }
         // Between two ticks the time is that of the first.
         let config = ExpirerConfig { slack_ms: self.config.tick_ms, ..self.config.expirer };
-        Expirer::new(config, leases, self.config.election_ms(), self.now)
+        self.leases.lead(config, self.config.election_ms(), self.now);
     }
 
     fn persisted(&mut self, id: PersistId) {
@@ -479,11 +489,13 @@ impl<W> Node<W> {
         }
         if let Some(all) = leases_replaced {
             self.marks.replaced();
-            self.leases = all.into_iter().map(|(id, ttl, left)| (id, (ttl, left))).collect();
+            self.leases.replace(all);
             self.log.installed(index);
         }
         for change in leases {
-            self.lease_changed(change);
+            for (waiter, seconds) in self.leases.applied(change, self.now) {
+                self.effects.push(Effect::Answer(waiter, Ok(Answer::Leases(seconds))));
+            }
         }
         for (id, reply) in replies {
             if let Some(waiter) = self.proposals.take(id) {
@@ -495,45 +507,39 @@ impl<W> Node<W> {
         }
     }
 
-    fn lease_changed(&mut self, change: LeaseChange) {
-        match change {
-            LeaseChange::Granted(id, ttl) => {
-                self.leases.insert(id, (ttl, 0));
-            }
-            LeaseChange::Revoked(id) => {
-                self.leases.remove(&id);
-            }
-            LeaseChange::Checkpointed(id, left) => {
-                if let Some(lease) = self.leases.get_mut(&id) {
-                    lease.1 = left;
-                }
-            }
-        }
-        if let Some(expirer) = &mut self.expirer {
-            expirer.applied(change, self.now);
-        }
-    }
-
     fn answer_reads(&mut self) {
-        for Reader { waiter, purpose, .. } in self.reads.ready(self.applied) {
+        for Reader { waiter, purpose, deadline } in self.reads.ready(self.applied) {
             let answer = match purpose {
                 Purpose::Read => Ok(Answer::Fresh),
-                Purpose::Renew(leases, term) => self
-                    .leading_in(term)
-                    .map(|e, now| Answer::Leases(leases.iter().map(|&lease| renew(e, lease, now)).collect())),
+                Purpose::Renew(leases, term) if self.leading_in(term).is_ok() => {
+                    self.renew(&leases, waiter, deadline);
+                    continue;
+                }
+                Purpose::Renew(..) => Err(Refusal::NotLeader),
                 Purpose::Remaining(lease, term) => {
                     // Part of this millisecond is over: fresh from its grant, a lease has less left than that.
-                    self.leading_in(term).map(|e, now| Answer::Lease(e.remaining(lease, now.after(1))))
+                    let now = self.now.after(1);
+                    self.leading_in(term).map(|e| Answer::Lease(e.remaining(lease, now)))
                 }
             };
             self.effects.push(Effect::Answer(waiter, answer));
         }
     }
 
+    fn renew(&mut self, leases: &[LeaseId], waiter: W, deadline: Instant) {
+        let Outcome { answer, undo } = self.leases.renew(leases, waiter, deadline, self.now);
+        if let Some((waiter, seconds)) = answer {
+            self.effects.push(Effect::Answer(waiter, Ok(Answer::Leases(seconds))));
+        }
+        for some in undo.chunks(self.config.expirer.checkpoint_leases_max) {
+            self.effects.push(Effect::CheckpointLeases(self.raft.term(), some.to_vec()));
+        }
+    }
+
     /// The leases' clock, if this member has led ever since `term`.
-    fn leading_in(&mut self, term: Term) -> Leading<'_> {
+    fn leading_in(&mut self, term: Term) -> Result<&mut Expirer, Refusal> {
         let leads = self.leads() && self.raft.term() == term;
-        Leading { expirer: self.expirer.as_mut().filter(|_| leads), now: self.now }
+        self.leases.expirer().filter(|_| leads).ok_or(Refusal::NotLeader)
     }
 
     fn keep_log_short(&mut self) {
@@ -543,26 +549,6 @@ impl<W> Node<W> {
         if let Some(index) = self.log.compact_to(self.applied, &self.config) {
             self.input(Input::Compact(index));
         }
-    }
-}
-
-struct Leading<'a> {
-    expirer: Option<&'a mut Expirer>,
-    now: Instant,
-}
-
-impl Leading<'_> {
-    fn map(self, ask: impl FnOnce(&mut Expirer, Instant) -> Answer) -> Result<Answer, Refusal> {
-        let expirer = self.expirer.ok_or(Refusal::NotLeader)?;
-        Ok(ask(expirer, self.now))
-    }
-}
-
-/// The seconds of a lease renewed. One that is over stays so, though its revocation may not have been applied yet.
-fn renew(expirer: &mut Expirer, lease: LeaseId, now: Instant) -> Option<i64> {
-    match expirer.renew(lease, now) {
-        Renewal::Renewed(ttl) | Renewal::AfterCheckpoint(ttl) => Some(ttl),
-        Renewal::Ending | Renewal::NotFound => None,
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Effect<W> {
     Checkpoint,
     /// Propose the revocation of leases that have run out in this term.
     RevokeLeases(Term, Vec<LeaseId>),
+    /// Propose, in this term, how many seconds leases have left; 0 stands for all that were granted.
+    CheckpointLeases(Term, Vec<(LeaseId, i64)>),
     /// Answer a client.
     Answer(W, Result<Answer, Refusal>),
     /// Who leads has changed.

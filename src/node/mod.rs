@@ -21,6 +21,8 @@
 //!   read had come in.
 //! - A lease is renewed only by a leader that has confirmed its leadership after the renewal came in, and only
 //!   when everything committed up to then has been applied here: a renewal after a revocation fails.
+//! - A renewal is answered only when the log says nothing of less time left, so what a client is told outlives the
+//!   leader that told it.
 //! - Members whose state differs are found by the leader, from the hashes that heartbeats carry; a quorum decides
 //!   whose state is the cluster's, and the others get etcd's alarm.
 //!
@@ -30,6 +32,7 @@ mod compactor;
 mod core;
 mod effect;
 mod event;
+mod leases;
 mod limits;
 mod marks;
 mod policy;

@@ -526,7 +526,6 @@ impl Config {
         let unused = [
             ("initial-corrupt-check", self.initial_corrupt_check),
             ("corrupt-check-time", !self.corrupt_check_interval.is_zero()),
-            ("enable-lease-checkpoint", self.lease_checkpoint),
             ("enable-pprof", self.enable_pprof),
         ];
         for (flag, _) in unused.iter().filter(|(_, set)| *set) {

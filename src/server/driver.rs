@@ -265,6 +265,7 @@ impl<R: Runtime> Core<R> {
             Effect::BuildSnapshot(to) => drop(self.shared.keeper.send(KeepJob::BuildSnapshot(to))),
             Effect::Checkpoint => drop(self.shared.keeper.send(KeepJob::Checkpoint)),
             Effect::RevokeLeases(term, ids) => self.revoke(term, ids),
+            Effect::CheckpointLeases(term, left) => self.propose_own(term, Command::LeaseCheckpoint(left)),
             Effect::Corrupt(term, member) => self.alarm(term, member),
             // A client that has gone needs no answer.
             Effect::Answer(waiter, answer) => drop(waiter.send(answer)),

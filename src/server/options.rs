@@ -44,6 +44,8 @@ pub struct Options {
     pub learners_max: usize,
     /// How often an idle watch that asked for it hears how far it is.
     pub watch_progress: Duration,
+    /// How often the log is told how long leases still last, so that the next leader knows.
+    pub lease_checkpoint: Duration,
     /// What history is kept without anybody asking.
     pub retention: Retention,
     /// How many revisions a step of compaction drops.
@@ -87,6 +89,7 @@ impl Options {
             strict_reconfig_check: true,
             learners_max: 1,
             watch_progress: Duration::from_secs(600),
+            lease_checkpoint: Duration::from_secs(300),
             retention: Retention::All,
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),

@@ -202,6 +202,9 @@ fn node_config(options: &Options, me: crate::types::NodeId, seed: u64) -> node::
         catchup_entries: options.catchup_entries,
         catchup_bytes: 64 << 20,
         marks_max: 1024,
-        expirer: ExpirerConfig::default(),
+        expirer: ExpirerConfig {
+            checkpoint_ms: Some(options.lease_checkpoint.as_millis() as u64),
+            ..ExpirerConfig::default()
+        },
     }
 }

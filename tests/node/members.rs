@@ -30,7 +30,7 @@ enum Job {
 pub struct State {
     last: LogId,
     config: Configuration,
-    leases: BTreeMap<LeaseId, i64>,
+    leases: BTreeMap<LeaseId, (i64, i64)>,
     /// Its hash is not what it should be.
     pub spoiled: bool,
 }
@@ -65,14 +65,14 @@ impl State {
         report
     }
 
-    /// `ID grant LEASE TTL`, `ID revoke LEASE`, or `ID` and anything.
+    /// `ID grant LEASE TTL`, `ID revoke LEASE`, `ID checkpoint LEASE=SECONDS...`, or `ID` and anything.
     fn command(&mut self, text: &str, report: &mut Report) {
         let words: Vec<&str> = text.split(' ').collect();
         let number = |at: usize| words.get(at).and_then(|word| word.parse::<i64>().ok()).unwrap_or_default();
         let lease = LeaseId(number(2));
         let reply = match words.get(1) {
             Some(&"grant") => {
-                self.leases.insert(lease, number(3));
+                self.leases.insert(lease, (number(3), 0));
                 report.leases.push(LeaseChange::Granted(lease, number(3)));
                 Ok(Reply::LeaseGrant { id: lease, ttl: number(3) })
             }
@@ -83,6 +83,18 @@ impl State {
                 }
                 None => Err(Refusal::LeaseNotFound),
             },
+            Some(&"checkpoint") => {
+                for word in &words[2..] {
+                    let (id, left) = word.split_once('=').expect("it is ID=SECONDS");
+                    let (id, left) =
+                        (LeaseId(id.parse().expect("a number")), left.parse().expect("a number"));
+                    if let Some(lease) = self.leases.get_mut(&id) {
+                        lease.1 = left;
+                        report.leases.push(LeaseChange::Checkpointed(id, left));
+                    }
+                }
+                Ok(Reply::LeaseCheckpoint)
+            }
             _ => Ok(Reply::Done),
         };
         report.replies.push((number(0) as u64, reply));
@@ -254,6 +266,13 @@ impl Members {
                     self.member(id).node.step(Event::Request(request));
                 }
             }
+            Effect::CheckpointLeases(term, left) => {
+                self.say(id, format!("checkpoints {left:?}"));
+                self.own += 1;
+                let left: Vec<String> = left.iter().map(|(id, left)| format!("{}={left}", id.0)).collect();
+                let payload = format!("{} checkpoint {}", 1_000_000 + self.own, left.join(" ")).into();
+                self.member(id).node.step(Event::Request(Request::AsLeader { term, payload }));
+            }
             Effect::Corrupt(term, member) => self.say(id, format!("accuses {member} in term {term}")),
             Effect::Answer(waiter, answer) => {
                 assert!(self.answered.insert(waiter), "waiter {waiter} is answered twice");
@@ -313,7 +332,7 @@ impl Members {
             Some(Job::Install(snapshot)) => {
                 let index = snapshot.meta.last.index;
                 member.state = bodies.get(&index).expect("its body came with it").clone();
-                let leases = member.state.leases.iter().map(|(id, ttl)| (*id, *ttl, 0)).collect();
+                let leases = member.state.leases.iter().map(|(id, (ttl, left))| (*id, *ttl, *left)).collect();
                 Report { index, leases_replaced: Some(leases), ..Report::default() }
             }
         };

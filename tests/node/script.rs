@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cluster voters=N [apply_lag=..] [proposals=..] [reads=..] [checkpoint=ENTRIES] [checkpoint_bytes=..]
-//!         [keep=ENTRIES] [uncommitted=BYTES] [marks=..]
+//!         [keep=ENTRIES] [uncommitted=BYTES] [marks=..] [lease_checkpoint=MILLISECONDS]
 //! elect ID                  ticks it until it leads; the others on its side of a cut have long heard of no leader
 //! tick ID|* [N]             100 ms each      run [N]    as `tick *` and `settle`, N times
 //! propose ID W TEXT         read ID W        change ID W STEP     (W: who waits; steps: v4 l4 r4 u4)
@@ -85,6 +85,7 @@ impl Runner {
         let catchup_entries = args.lookup_parse("keep")?.unwrap_or(1_000);
         let uncommitted = args.lookup_parse("uncommitted")?.unwrap_or(1 << 20);
         let marks_max = args.lookup_parse("marks")?.unwrap_or(16);
+        let checkpoint_ms = args.lookup_parse("lease_checkpoint")?;
         self.members = Members::new(voters, |id| Config {
             raft: raft::Config { uncommitted_bytes_max: uncommitted, ..raft::Config::new(id, 0) },
             tick_ms: TICK_MS,
@@ -98,7 +99,7 @@ impl Runner {
             catchup_entries,
             catchup_bytes: 1 << 20,
             marks_max,
-            expirer: ExpirerConfig::default(),
+            expirer: ExpirerConfig { checkpoint_ms, ..ExpirerConfig::default() },
         });
         Ok(String::new())
     }

@@ -9,7 +9,7 @@ use crate::{net::Link, plan::Knobs};
 pub type Change = fn(&mut Knobs);
 
 /// Makes one knob plain each, the most telling first.
-pub const CHANGES: [(&str, Change); 18] = [
+pub const CHANGES: [(&str, Change); 19] = [
     ("1 member", |knobs| knobs.members = 1),
     ("3 members", |knobs| knobs.members = knobs.members.min(3)),
     ("5 members", |knobs| knobs.members = knobs.members.min(5)),
@@ -28,6 +28,7 @@ pub const CHANGES: [(&str, Change); 18] = [
     ("large batches of compaction", |knobs| knobs.compaction_batch = 1_000),
     ("rare progress", |knobs| knobs.watch_progress_ms = 60_000),
     ("etcd's smallest lease", |knobs| knobs.lease_ttl_min = 1),
+    ("etcd's pace of lease checkpoints", |knobs| knobs.lease_checkpoint_ms = 300_000),
 ];
 
 /// Things like `thing` with one thing less each: an option that is off, a list without one of its items.
