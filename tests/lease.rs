@@ -149,7 +149,11 @@ fn long_leases_are_checkpointed() {
     assert_eq!(expirer.checkpoint(Instant(299_999)), vec![]);
     assert_eq!(expirer.checkpoint(Instant(300_000)), [(LeaseId(2), 700), (LeaseId(3), 700)]);
     assert_eq!(expirer.checkpoint(Instant(300_000)), [(LeaseId(4), 700)]);
-    // One that was renewed a moment ago has all of it, which needs no checkpoint.
+    // Not applied yet, but on its way: a renewal has to undo it.
+    assert_eq!(expirer.renew(LeaseId(2), Instant(599_999)), Renewal::AfterCheckpoint(1000));
+    expirer.applied(LeaseChange::Checkpointed(LeaseId(2), 700), Instant(599_999));
+    assert_eq!(expirer.renew(LeaseId(2), Instant(599_999)), Renewal::AfterCheckpoint(1000));
+    expirer.applied(LeaseChange::Checkpointed(LeaseId(2), 0), Instant(599_999));
     assert_eq!(expirer.renew(LeaseId(2), Instant(599_999)), Renewal::Renewed(1000));
     expirer.applied(LeaseChange::Revoked(LeaseId(4)), Instant(500_000));
     assert_eq!(expirer.checkpoint(Instant(600_000)), [(LeaseId(2), 999), (LeaseId(3), 400)]);
