@@ -2,16 +2,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod lease_model;
+#[allow(dead_code, reason = "its leases are for the store's tests")]
+mod mvcc_tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kontiki::{
+    error::{Fault, Refusal},
     lease::{Book, Expirer, ExpirerConfig, Renewal, TTL_MAX, ttl_min},
+    mvcc::Leases,
     state::LeaseChange,
-    table::Batch,
+    table::{Batch, Table},
     types::{Instant, LeaseId},
 };
 use lease_model::Step;
+use mvcc_tables::MapTables;
 use proptest::prelude::*;
 
 fn book(leases: &[(i64, i64)]) -> Book {
@@ -182,4 +187,62 @@ proptest! {
 fn the_largest_ttl_does_not_overflow() {
     let expirer = plain(&book(&[(1, TTL_MAX)]), 1 << 50);
     assert_eq!(expirer.remaining(LeaseId(1), Instant(1 << 50)), Some(TTL_MAX + 1));
+}
+
+#[test]
+fn the_book_is_what_the_tables_hold() {
+    let (mut book, mut batch) = (Book::default(), Batch::default());
+    assert!(book.is_empty());
+    for (id, ttl, granted) in [
+        (1, 10, Ok(10)),
+        (2, 0, Ok(1)),
+        (3, TTL_MAX, Ok(TTL_MAX)),
+        (-4, 7, Ok(7)),
+        (0, 5, Err(Refusal::LeaseNotFound)),
+        (5, TTL_MAX + 1, Err(Refusal::LeaseTtlTooLarge)),
+        (1, 5, Err(Refusal::LeaseExists)),
+    ] {
+        assert_eq!(book.grant(LeaseId(id), ttl, &mut batch), granted, "{id} for {ttl} s");
+    }
+    for (id, remaining, there) in [(1, 4, true), (2, 99, true), (9, 4, false)] {
+        assert_eq!(book.checkpoint(LeaseId(id), remaining, &mut batch), there);
+    }
+    assert_eq!(book.revoke(LeaseId(-4), &mut batch), Ok(vec![]));
+    assert_eq!(book.revoke(LeaseId(-4), &mut batch), Err(Refusal::LeaseNotFound));
+    let tables = MapTables::default();
+    tables.write(batch);
+
+    let mut book_again = Book::load(&tables).unwrap();
+    assert_eq!(book_again, book);
+    assert_eq!((book_again.len(), book_again.is_empty()), (3, false));
+    let left: Vec<_> = book_again.iter().map(|(id, lease)| (id.0, lease.ttl, lease.left())).collect();
+    assert_eq!(left, [(1, 10, 4), (2, 1, 1), (3, TTL_MAX, TTL_MAX)]);
+    // Which keys it has is for the keys to say.
+    for (id, key) in [(1, "b"), (9, "a"), (1, "a")] {
+        book_again.bind(LeaseId(id), key.into());
+    }
+    book_again.attach(LeaseId(1), &"c".into());
+    book_again.detach(LeaseId(1), &"b".into());
+    book_again.detach(LeaseId(9), &"a".into());
+    assert!(book_again.get(LeaseId(1)).unwrap().keys().eq(["a", "c"]));
+    assert!(book_again.exists(LeaseId(1)) && !book_again.exists(LeaseId(9)));
+    assert!(book_again.get(LeaseId(9)).is_none());
+    assert_eq!(book_again.revoke(LeaseId(1), &mut Batch::default()), Ok(vec!["a".into(), "c".into()]));
+}
+
+#[test]
+fn rows_that_are_no_leases_are_corrupt() {
+    let row = [8, 1, 16, 5];
+    for (key, value) in [
+        (vec![0, 0, 0, 0, 0, 0, 0, 2], &row[..]),
+        (vec![0, 0, 0, 0, 0, 0, 1], &row),
+        (vec![0, 0, 0, 0, 0, 0, 0, 1], &[8]),
+        (vec![0; 8], &[16, 5]),
+    ] {
+        let (tables, mut batch) = (MapTables::default(), Batch::default());
+        batch.put(Table::Lease, vec![0, 0, 0, 0, 0, 0, 0, 1], row.to_vec());
+        batch.put(Table::Lease, key.clone(), value.to_vec());
+        tables.write(batch);
+        assert!(matches!(Book::load(&tables), Err(Fault::Corrupt(_))), "{key:?} leads to {value:?}");
+    }
 }

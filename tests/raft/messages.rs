@@ -315,3 +315,24 @@ fn the_log_counts_its_bytes() {
     raft.step(Input::Compact(Index(3))).expect("applied");
     assert_eq!(raft.log_bytes(), 2 * empty + 5);
 }
+
+/// A snapshot of what is committed here says nothing new; one whose configuration lacks this member is not for it.
+#[test]
+fn a_snapshot_that_is_old_or_for_others_is_not_installed() {
+    let snapshot = |last, voters: [u64; 2]| {
+        let mut meta = SnapshotMeta { last, config: follower().conf_state() };
+        meta.config.voters = voters.map(NodeId).into();
+        Body::Snapshot(Snapshot { meta, data: Default::default() })
+    };
+    let mut raft = follower();
+    settle(&mut raft);
+    raft.step(Input::Applied(Index(2))).expect("handed out");
+    raft.step(Input::Compact(Index(2))).expect("applied");
+    for body in [snapshot(id(1, 1), [1, 2]), snapshot(id(3, 9), [2, 3])] {
+        assert_eq!(receive(&mut raft, 3, body), Ok(vec![Body::AppendAccepted { matched: Index(2) }]));
+        assert_eq!((raft.first_index(), raft.last()), (Index(3), id(2, 4)));
+    }
+    let said = receive(&mut raft, 3, snapshot(id(3, 9), [1, 2]));
+    assert_eq!(said, Ok(vec![Body::AppendAccepted { matched: Index(9) }]));
+    assert_eq!((raft.first_index(), raft.last()), (Index(10), id(3, 9)));
+}
