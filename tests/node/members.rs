@@ -204,7 +204,7 @@ impl Members {
 
     /// Carries out all that a member wants done, and what comes of it there.
     pub fn drain(&mut self, id: NodeId) {
-        loop {
+        for _ in 0..10_000 {
             let effects = self.member(id).node.poll();
             let mut idle = effects.is_empty();
             for effect in effects {
@@ -217,9 +217,10 @@ impl Members {
                 idle &= !self.apply(id);
             }
             if idle {
-                break;
+                return;
             }
         }
+        panic!("{id} does not come to rest");
     }
 
     fn carry_out(&mut self, id: NodeId, effect: Effect<u64>) {
