@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     clients::{self, caller},
-    cluster::{Cluster, Contact, PATIENCE, Site},
+    cluster::{Cluster, Contact, PATIENCE, Site, has_flag},
     doctor,
     faults::Nemesis,
     look::Watcher,
@@ -191,12 +191,14 @@ fn options(rng: &mut StdRng) -> Vec<String> {
     let (heartbeat, election) = if rng.random_bool(0.5) { (100, 1_000) } else { (50, 500) };
     let (count, kept) =
         *[(10_000, 5_000), (500, 100), (60, 20)].get(rng.random_range(0..3_usize)).expect("one of three");
-    vec![
+    let mut options = vec![
         format!("--heartbeat-interval={heartbeat}"),
         format!("--election-timeout={election}"),
         format!("--snapshot-count={count}"),
-        format!("--experimental-snapshot-catchup-entries={kept}"),
-    ]
+    ];
+    let catch_up = "--experimental-snapshot-catchup-entries";
+    options.extend(has_flag(catch_up).then(|| format!("{catch_up}={kept}")));
+    options
 }
 
 /// Each member reads all of the store, and lists the leases; then a last write, which the watches wait for.

@@ -147,6 +147,17 @@ impl Site {
     }
 }
 
+/// What members run: the server under test, or what `KONTIKI_BIN` names.
+fn program() -> String {
+    env::var("KONTIKI_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kontiki").to_owned())
+}
+
+/// Whether the program has a flag: some of etcd's versions lack what others have.
+pub fn has_flag(flag: &str) -> bool {
+    let help = std::process::Command::new(program()).arg("--help").output().expect("the program runs");
+    [help.stdout, help.stderr].iter().any(|text| String::from_utf8_lossy(text).contains(flag))
+}
+
 fn port_base() -> u16 {
     env::var("KONTIKI_KILL9_PORTS").map_or(24_300, |text| text.parse().expect("a port"))
 }
@@ -209,10 +220,9 @@ impl Cluster {
         let Contact { name, client_url, peer_url, .. } = &member.contact;
         self.recorder.booted(member.contact.number(), member.starts);
         member.starts += 1;
-        let program = env::var("KONTIKI_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kontiki").to_owned());
         let mut child = self
             .site
-            .command(at, &program)
+            .command(at, &program())
             .args(["--name", name, "--initial-cluster", &initial, "--data-dir"])
             .arg(&member.dir)
             .args(["--listen-client-urls", client_url, "--advertise-client-urls", client_url])
