@@ -183,6 +183,10 @@ fn numbers_are_the_leases() {
     let mut stray = tale();
     stray.ok((6 * SECOND, 6 * SECOND + 1), ask, answer(9, 10, "z"));
     wrong(&stray, "lease/keys", "never were on it");
+    let mut twice = tale();
+    let again = pb::LeaseTimeToLiveResponse { keys: vec![bytes("a"), bytes("a")], ..answer(9, 10, "a") };
+    twice.ok((6 * SECOND, 6 * SECOND + 1), ask, again);
+    wrong(&twice, "lease/keys", "one twice");
 }
 
 fn held(key: &str, lease: i64, created: i64, from: u64, until: Option<u64>) -> Held {
