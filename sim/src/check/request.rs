@@ -7,6 +7,7 @@ use kontiki::{
     error::Refusal,
     wire::etcdserverpb::{
         self as pb,
+        compare::{CompareResult, TargetUnion},
         range_request::{SortOrder, SortTarget},
         request_op::Request,
         response_op::Response,
@@ -215,6 +216,56 @@ fn span(key: &Bytes, range_end: &Bytes) -> String {
     }
 }
 
+/// At most three of many, in words.
+fn some<T>(all: &[T], between: &str, words: impl Fn(&T) -> String) -> String {
+    const SOME_MAX: usize = 3;
+    let mut text: Vec<String> = all.iter().take(SOME_MAX).map(words).collect();
+    text.extend((all.len() > SOME_MAX).then(|| format!("{} more", all.len() - SOME_MAX)));
+    text.join(between)
+}
+
+fn guard(compare: &pb::Compare) -> String {
+    let (what, number) = match &compare.target_union {
+        Some(TargetUnion::Version(version)) => ("version", version.to_string()),
+        Some(TargetUnion::CreateRevision(revision)) => ("created", revision.to_string()),
+        Some(TargetUnion::ModRevision(revision)) => ("modified", revision.to_string()),
+        Some(TargetUnion::Value(value)) => ("value", show(value)),
+        Some(TargetUnion::Lease(lease)) => ("lease", format!("{lease:x}")),
+        None => ("nothing", String::new()),
+    };
+    let sign = match compare.result() {
+        CompareResult::Equal => "=",
+        CompareResult::Greater => ">",
+        CompareResult::Less => "<",
+        CompareResult::NotEqual => "≠",
+    };
+    format!("{what} of {} {sign} {number}", span(&compare.key, &compare.range_end))
+}
+
+fn branch(ops: &[pb::RequestOp]) -> String {
+    if ops.is_empty() {
+        return "nothing".to_owned();
+    }
+    some(ops, ", ", |op| match &op.request {
+        Some(Request::RequestRange(request)) => format!("range {}", span(&request.key, &request.range_end)),
+        Some(Request::RequestPut(request)) => format!("put {}", show(&request.key)),
+        Some(Request::RequestDeleteRange(request)) => {
+            format!("delete {}", span(&request.key, &request.range_end))
+        }
+        Some(Request::RequestTxn(request)) => transaction(request),
+        None => "nothing".to_owned(),
+    })
+}
+
+fn transaction(request: &pb::TxnRequest) -> String {
+    let then = branch(&request.success);
+    if request.compare.is_empty() {
+        return format!("transaction [{then}]");
+    }
+    let guards = some(&request.compare, " and ", guard);
+    format!("transaction [if {guards}: {then}; else: {}]", branch(&request.failure))
+}
+
 /// A call in a few words.
 pub fn describe(op: &Op) -> String {
     let what = match &op.call {
@@ -229,11 +280,7 @@ pub fn describe(op: &Op) -> String {
         }
         Call::Put(request) => format!("put of {}", show(&request.key)),
         Call::DeleteRange(request) => format!("deletion of {}", span(&request.key, &request.range_end)),
-        Call::Txn(request) => {
-            let writes = Writes::of(&op.call);
-            let puts: Vec<String> = writes.puts.iter().map(|(key, _)| show(key)).take(3).collect();
-            format!("transaction ({} guards, puts of [{}])", request.compare.len(), puts.join(", "))
-        }
+        Call::Txn(request) => transaction(request),
         Call::Compact(request) => format!("compaction to {}", request.revision),
         Call::LeaseGrant(request) => format!("grant of lease {:x} for {} s", request.id, request.ttl),
         Call::LeaseRevoke(request) => format!("revocation of lease {:x}", request.id),
@@ -242,4 +289,30 @@ pub fn describe(op: &Op) -> String {
         other => other.name().to_owned(),
     };
     format!("client {}'s {what} (call {}, member {})", op.client, op.id, op.member)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_told() {
+        let compare = pb::Compare {
+            result: CompareResult::Less as i32,
+            key: "k".into(),
+            target_union: Some(TargetUnion::ModRevision(3)),
+            ..Default::default()
+        };
+        let put = pb::PutRequest { key: "a".into(), ..Default::default() };
+        let put = pb::RequestOp { request: Some(Request::RequestPut(put)) };
+        let range = pb::RangeRequest { key: "b".into(), range_end: "d".into(), ..Default::default() };
+        let range = pb::RequestOp { request: Some(Request::RequestRange(range)) };
+        let mut request =
+            pb::TxnRequest { compare: vec![compare], success: vec![put; 5], failure: vec![range] };
+        let told = "transaction [if modified of \"k\" < 3: put \"a\", put \"a\", put \"a\", 2 more; \
+                    else: range \"b\"..\"d\"]";
+        assert_eq!(transaction(&request), told);
+        (request.compare, request.success) = (Vec::new(), Vec::new());
+        assert_eq!(transaction(&request), "transaction [nothing]");
+    }
 }

@@ -32,7 +32,7 @@ pub fn cut(mut text: String, max: usize) -> String {
 pub fn asks(op: &Op) -> String {
     let all = request::describe(op);
     let all = all.strip_prefix(&format!("client {}'s ", op.client)).unwrap_or(&all);
-    cut(all.split(" (call ").next().unwrap_or(all).to_owned(), 120)
+    cut(all.split(" (call ").next().unwrap_or(all).to_owned(), 200)
 }
 
 /// What came of it.
