@@ -89,9 +89,9 @@ impl Shrink {
         for violation in once(self.source.driver(), small)?.violations.iter().take(1) {
             println!("  {violation}");
         }
-        let (program, file) = (source::program(), out.display());
-        println!("replay: {program} replay --plan {file}");
-        println!("report: {program} report --plan {file}");
+        let (program, plan) = (source::program(), self.source.with_plan(&out));
+        println!("replay: {program} replay {plan}");
+        println!("report: {program} report {plan}");
         Ok(ExitCode::SUCCESS)
     }
 }

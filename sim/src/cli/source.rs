@@ -113,10 +113,16 @@ impl Source {
 
     /// The same source as arguments.
     pub fn again(&self) -> String {
-        match (&self.plan, self.seed) {
-            (Some(path), _) => format!("--plan {}{}", path.display(), self.swarm.again()),
-            (None, seed) => format!("{}{}", seed.unwrap_or_default(), self.swarm.again()),
+        match &self.plan {
+            Some(path) => self.with_plan(path),
+            None => format!("{}{}", self.seed.unwrap_or_default(), self.swarm.again()),
         }
+    }
+
+    /// Another plan on the same driver, as arguments. What else swarms are told matters to seeds alone.
+    pub fn with_plan(&self, path: &Path) -> String {
+        let swarm = SwarmArguments { driver: self.driver(), ..SwarmArguments::default() };
+        format!("--plan {}{}", path.display(), swarm.again())
     }
 }
 
@@ -146,6 +152,14 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_stays_with_its_driver() {
+        let swarm = SwarmArguments { driver: Driver::Whole, steps: 20, ..SwarmArguments::default() };
+        let source = Source { seed: Some(7), plan: None, swarm };
+        assert_eq!(source.again(), "7 --driver whole --steps 20");
+        assert_eq!(source.with_plan(Path::new("small.json")), "--plan small.json --driver whole");
+    }
 
     #[test]
     fn only_what_is_unusual_is_said_again() {
