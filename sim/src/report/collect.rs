@@ -43,6 +43,8 @@ pub fn story(plan: &Plan, verdict: &Verdict, again: &str, events_max: usize) -> 
     };
     story.findings = findings;
     take_trace(&mut story, &verdict.trace, plan);
+    shorten_exits(&mut story);
+    name_members(&mut story, &verdict.trace);
     story.clients = clients(&story);
     story.window = window(&story);
     limit(&mut story, events_max);
@@ -97,11 +99,46 @@ fn findings(verdict: &Verdict) -> Vec<Finding> {
             rule: rule::of(text),
             text: words::cut(text.clone(), 2_000),
             at: failed_at(&verdict.trace, text),
-            members: named_member(text).into_iter().collect(),
             ..Finding::default()
         },
     };
-    verdict.violations.iter().take(FINDINGS_MAX).map(find).collect()
+    let mut findings: Vec<Finding> = verdict.violations.iter().take(FINDINGS_MAX).map(find).collect();
+    // What could be seen first is nearest to the cause. What is seen at once stays in the oracles' order.
+    findings.sort_by_key(|finding| finding.at);
+    findings
+}
+
+/// Why a member ended by itself is not told twice in nearly the same words.
+fn shorten_exits(story: &mut Story) {
+    for at in 1..story.marks.len() {
+        let (exit, failure) = (&story.marks[at - 1], &story.marks[at]);
+        if (exit.kind, failure.kind, exit.at) == (MarkKind::Exit, MarkKind::Failure, failure.at) {
+            story.marks[at - 1].text = "ends by itself".to_owned();
+        }
+    }
+}
+
+/// A reader knows members by their lanes, not by their raft ids.
+fn name_members(story: &mut Story, trace: &[Traced]) {
+    let ids: BTreeMap<&str, u32> = trace
+        .iter()
+        .filter_map(|traced| match &traced.event {
+            Event::Up { member, id } => Some((id.as_str(), *member)),
+            _ => None,
+        })
+        .collect();
+    let texts = story.findings.iter_mut().map(|finding| &mut finding.text);
+    let marks = story.marks.iter_mut().filter(|mark| mark.kind != MarkKind::Up).map(|mark| &mut mark.text);
+    for text in texts.chain(marks) {
+        for (id, member) in &ids {
+            if text.contains(id) {
+                *text = text.replace(id, &format!("member {member}"));
+            }
+        }
+    }
+    for finding in &mut story.findings {
+        finding.members = named_members(&finding.text);
+    }
 }
 
 /// When the run itself noticed a failure.
@@ -112,10 +149,10 @@ fn failed_at(trace: &[Traced], text: &str) -> Micros {
     noted.or(trace.last()).map_or(0, |traced| traced.at)
 }
 
-/// The member that a text names first.
-fn named_member(text: &str) -> Option<u32> {
-    let behind = text.split("member ").nth(1)?;
-    behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+/// The members that a text names.
+fn named_members(text: &str) -> Vec<u32> {
+    let number = |behind: &str| behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    text.split("member ").skip(1).filter_map(number).collect()
 }
 
 /// A trace being read.

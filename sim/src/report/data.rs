@@ -13,7 +13,7 @@ pub struct Story {
     pub rule: String,
     /// What the rule promises.
     pub words: String,
-    /// What is wrong, the likely cause first.
+    /// What is wrong, by the time at which it could be seen.
     pub findings: Vec<Finding>,
     /// The command that runs it again.
     pub replay: String,

@@ -371,6 +371,15 @@ function fillHeader() {
   for (const call of story.calls.filter(call => involvedCalls.has(call.id))) {
     jump({ at: call.from, kind: 'call', ref: call }, `call ${call.id} at ${brief(call.from)}: ${call.asks} → ${call.got}`.slice(0, 170));
   }
+  const shown = new Set([story.rule]);
+  for (const other of story.findings.slice(1)) {
+    if (shown.has(other.rule)) continue;
+    shown.add(other.rule);
+    const line = html('li');
+    line.append(html('time', brief(other.at)), html('b', `${other.rule}: `), other.text.slice(0, 260));
+    line.onclick = () => show(other.at - 6e4, other.at + 6e4);
+    $('others').append(line);
+  }
   for (const watch of story.watches.filter(watch => involvedWatches.has(watch.id))) {
     jump({ at: watch.from, kind: 'watch', ref: watch }, `watch ${watch.id} at ${brief(watch.from)}: ${watch.asks}`);
   }
