@@ -196,7 +196,7 @@ fn options(rng: &mut StdRng) -> Vec<String> {
         format!("--election-timeout={election}"),
         format!("--snapshot-count={count}"),
     ];
-    let catch_up = "--experimental-snapshot-catchup-entries";
+    let catch_up = "--snapshot-catchup-entries";
     options.extend(has_flag(catch_up).then(|| format!("{catch_up}={kept}")));
     options
 }
