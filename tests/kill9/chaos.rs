@@ -77,7 +77,7 @@ impl Chaos {
         let net = Net::new(self.slot, self.members).map(Arc::new);
         match &net {
             Ok(net) if net.netem => println!("a network of namespaces; tc's netem delays and loses"),
-            Ok(_) => println!("a network of namespaces; this kernel has no netem: slow lines are thin ones"),
+            Ok(_) => println!("a network of namespaces; this kernel has no netem: bad lines are htb's"),
             Err(why) => println!("no network of our own, so only kills and pauses ({why})"),
         }
         self.on(net.ok())

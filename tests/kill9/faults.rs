@@ -134,9 +134,9 @@ impl Nemesis {
             8 => Kind::Line(self.way()),
             9 => Kind::Clients(self.way()),
             _ => Kind::Slow(Line {
-                delay_ms: self.rng.random_range(10..200),
-                loss_percent: self.rng.random_range(0..20),
-                kbit: self.rng.random_range(100..2_000),
+                delay_ms: self.rng.random_range(10..300),
+                loss_percent: self.rng.random_range(0..25),
+                kbit: self.rng.random_range(30..400),
             }),
         }
     }

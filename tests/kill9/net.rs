@@ -7,9 +7,9 @@
 //!                                     └── m2 10.99.0.3      that nobody has; packets vanish, one way, at once
 //! ```
 //!
-//! All know each other's MAC addresses by heart, so a lost packet is never one of ARP. A slow line is `tc`'s `netem`, with
-//! delay, jitter and loss, where the kernel has it; else `tbf`, a thin line with a short queue, which delays what waits
-//! and drops what does not fit.
+//! All know each other's MAC addresses by heart, so a lost packet is never one of ARP. A bad line is `tc`'s `netem`, with
+//! delay, jitter and loss, where the kernel has it. Else it is `htb`: a thin line whose short queue delays what waits and
+//! drops what does not fit, beside a class that drops all it is given, and lots drawn by a filter in BPF.
 
 use std::{
     fs::{self, File},
@@ -35,9 +35,14 @@ pub struct Net {
     pub netem: bool,
 }
 
-/// Runs a command; what it said if it failed.
+/// Runs a command; what it said if it failed. Blanks part arguments, but for those in quotes.
 fn run(program: &str, line: &str) -> Result<(), String> {
-    let output = Command::new(program).args(line.split_whitespace()).output();
+    let quoted = |(number, part): (usize, &str)| match number % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+        _ => vec![part.to_owned()],
+    };
+    let arguments: Vec<String> = line.split('"').enumerate().flat_map(quoted).collect();
+    let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
         return Ok(());
@@ -70,8 +75,10 @@ impl Net {
         sweep();
         let mut net = Self { prefix: format!("kontiki-{}-{slot}", process::id()), members, netem: false };
         net.build()?;
-        let netem = format!("-n {} qdisc add dev eth0 root netem delay 1ms", net.space(0));
-        net.netem = run("tc", &netem).is_ok();
+        net.netem = net.tc(0, &["qdisc add dev eth0 root netem delay 1ms".to_owned()]).is_ok();
+        net.fast();
+        // Better now than in the middle of a run.
+        net.tc(0, &net.how(&Line { delay_ms: 1, loss_percent: 1, kbit: 1_000 }))?;
         net.fast();
         Ok(net)
     }
@@ -136,18 +143,26 @@ impl Net {
         self.send(from, to, &mac(to)).expect("a line can be mended");
     }
 
+    fn tc(&self, at: usize, commands: &[String]) -> Result<(), String> {
+        commands.iter().try_for_each(|command| run("tc", &format!("-n {} {command}", self.space(at))))
+    }
+
+    fn how(&self, line: &Line) -> Vec<String> {
+        if self.netem { line.netem() } else { line.htb() }
+    }
+
     /// Makes what a member sends late, and loses some of it.
     pub fn slow(&self, at: usize, line: &Line) {
-        let how = if self.netem { line.netem() } else { line.tbf() };
-        let command = format!("-n {} qdisc replace dev eth0 root {how}", self.space(at));
-        run("tc", &command).expect("the queue can be set");
+        // It may be slow already.
+        let _ = self.tc(at, &["qdisc del dev eth0 root".to_owned()]);
+        self.tc(at, &self.how(line)).expect("the queue can be set");
     }
 
     /// All lines are fast again.
     pub fn fast(&self) {
         for at in 0..self.members {
             // There may be none.
-            let _ = run("tc", &format!("-n {} qdisc del dev eth0 root", self.space(at)));
+            let _ = self.tc(at, &["qdisc del dev eth0 root".to_owned()]);
         }
     }
 }
@@ -170,14 +185,27 @@ pub struct Line {
 }
 
 impl Line {
-    fn netem(&self) -> String {
+    fn netem(&self) -> Vec<String> {
         let Self { delay_ms, loss_percent, .. } = self;
-        format!("netem delay {delay_ms}ms {}ms loss {loss_percent}%", delay_ms / 4)
+        let jitter = delay_ms / 4;
+        vec![format!("qdisc add dev eth0 root netem delay {delay_ms}ms {jitter}ms loss {loss_percent}%")]
     }
 
-    /// What waits longer than the delay is dropped; a packet more must fit.
-    fn tbf(&self) -> String {
-        let Self { delay_ms, kbit, .. } = self;
-        format!("tbf rate {kbit}kbit burst 4kb latency {delay_ms}ms")
+    fn htb(&self) -> Vec<String> {
+        /// A few whole packets must fit.
+        const QUEUE_MIN: u32 = 6_000;
+        let Self { delay_ms, loss_percent, kbit } = self;
+        let queue = (kbit * delay_ms / 8).max(QUEUE_MIN);
+        // A random number is loaded; unless it is above the limit, the packet goes to the class that drops.
+        let limit = u32::MAX / 100 * loss_percent;
+        let lots = format!("4,32 0 0 4294963256,37 0 1 {limit},6 0 0 0,6 0 0 4294967295");
+        vec![
+            "qdisc add dev eth0 root handle 1: htb default 10".to_owned(),
+            format!("class add dev eth0 parent 1: classid 1:10 htb rate {kbit}kbit burst 4k"),
+            format!("qdisc add dev eth0 parent 1:10 handle 10: bfifo limit {queue}"),
+            "class add dev eth0 parent 1: classid 1:20 htb rate 80kbit".to_owned(),
+            "qdisc add dev eth0 parent 1:20 handle 20: bfifo limit 1".to_owned(),
+            format!("filter add dev eth0 parent 1: protocol ip prio 1 bpf bytecode {lots:?} flowid 1:20"),
+        ]
     }
 }
