@@ -63,6 +63,15 @@ impl<T: Tables> Drop for RangeCursor<T> {
 impl<T: Tables> Store<T> {
     /// Reads a range at the published revision, or an older one that is asked for.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        self.range_within(request, &mut |_| Ok(()))
+    }
+
+    /// The same, asking before each next chunk whether there is room for the bytes of the last one.
+    pub fn range_within(
+        &self,
+        request: &RangeRequest,
+        room: &mut dyn FnMut(usize) -> Result<(), Refusal>,
+    ) -> Result<RangeResponse, Error> {
         let (view, _pin) = {
             let index = self.index();
             let view = Self::published_view(&index);
@@ -75,7 +84,7 @@ impl<T: Tables> Store<T> {
             }
             (view, self.pin(&index, revision))
         };
-        self.range_in(request, &view)
+        self.gathered(request, &view, room)
     }
 
     /// The same in chunks, for streams and whatever must not hold all of it.
@@ -89,9 +98,19 @@ impl<T: Tables> Store<T> {
 
     /// Reads a range in `view`, whose revisions are pinned or the writer's own.
     pub(super) fn range_in(&self, request: &RangeRequest, view: &View<'_>) -> Result<RangeResponse, Error> {
+        self.gathered(request, view, &mut |_| Ok(()))
+    }
+
+    fn gathered(
+        &self,
+        request: &RangeRequest,
+        view: &View<'_>,
+        room: &mut dyn FnMut(usize) -> Result<(), Refusal>,
+    ) -> Result<RangeResponse, Error> {
         let mut run = Run::new(request, view)?;
         let mut response = RangeResponse { revision: view.now, ..RangeResponse::default() };
         while let Some(mut chunk) = run.next_chunk(self, view)? {
+            room(chunk.kvs.iter().map(|kv| kv.0.len()).sum())?;
             if response.kvs.is_empty() {
                 response.kvs = chunk.kvs;
             } else {

@@ -79,7 +79,7 @@ impl<R: Runtime> Handle<R> {
     }
 
     /// Reads of the store: a refusal is the client's, a fault stops the member.
-    fn checked<T>(&self, result: Result<T, mvcc::Error>) -> Result<T, Refusal> {
+    pub(super) fn checked<T>(&self, result: Result<T, mvcc::Error>) -> Result<T, Refusal> {
         self.shared.exits.check(mvcc::Error::split(result)).ok_or(Refusal::Stopped)?
     }
 
@@ -280,9 +280,13 @@ impl<R: Runtime> api::Member for Handle<R> {
         answer.map(drop)
     }
 
-    async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+    async fn range(
+        &self,
+        request: &RangeRequest,
+        charge: &mut api::Charge,
+    ) -> Result<RangeResponse, Refusal> {
         self.shared.stats.ranges.add(1);
-        self.checked(self.shared.store.range(request))
+        self.checked(self.shared.store.range_within(request, &mut |bytes| charge.grow(bytes)))
     }
 
     async fn range_chunks(

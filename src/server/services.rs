@@ -64,7 +64,7 @@ impl HttpService for Handle<Production> {
             self.read_barrier().await.map_err(text)?;
         }
         let key = KeyRange::single(HEALTH_KEY.into());
-        self.range(&RangeRequest::of(key)).await.map(drop).map_err(text)
+        self.checked(self.shared.store.range(&RangeRequest::of(key))).map(drop).map_err(text)
     }
 
     fn raft_vars(&self) -> RaftVars {

@@ -3,6 +3,7 @@
 #![cfg(not(madsim))]
 
 mod auth;
+mod budget;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,7 @@ use kontiki::{
     },
     server::{
         Header, LeaseInfo, Status,
-        api::{Grpc, KvHash, Limits, Member, MembersReply, SnapshotBody, WatchInput, WatchStream},
+        api::{Charge, Grpc, KvHash, Limits, Member, MembersReply, SnapshotBody, WatchInput, WatchStream},
     },
     state::{Alarm, AlarmKind, Command, Reply},
     table::Batch,
@@ -79,6 +80,9 @@ struct Inner {
 }
 
 const ME: NodeId = NodeId(7);
+/// A key with a value that takes all that ranges may take together.
+const LARGE: &str = "large";
+const LARGE_BYTES: usize = 8 << 20;
 
 impl Member for Fake {
     fn header(&self) -> Header {
@@ -128,11 +132,16 @@ impl Member for Fake {
         Ok(())
     }
 
-    async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+    async fn range(&self, request: &RangeRequest, charge: &mut Charge) -> Result<RangeResponse, Refusal> {
         if request.revision > Revision(40) {
             return Err(Refusal::FutureRevision);
         }
-        let kvs = vec![KvBytes((&b"\x0a\x01k"[..]).into())];
+        let kvs = if request.range.start == LARGE {
+            vec![KvBytes(vec![0; LARGE_BYTES].into())]
+        } else {
+            vec![KvBytes((&b"\x0a\x01k"[..]).into())]
+        };
+        charge.grow(kvs[0].0.len())?;
         Ok(RangeResponse { revision: Revision(41), kvs, more: true, count: 9 })
     }
 
@@ -286,7 +295,7 @@ async fn serve() -> Served {
     let (hub, hub_inputs) = mpsc::unbounded_channel();
     let (leader, leader_seen) = watch::channel(Some(ME));
     let inner = Inner {
-        limits: Limits { request_bytes_max: 1_000_000, ..Default::default() },
+        limits: Limits { request_bytes_max: 1_000_000, range_bytes_max: LARGE_BYTES, ..Default::default() },
         learner: AtomicBool::new(false),
         db_size: AtomicU64::new(0),
         leader,

@@ -8,7 +8,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use http_body_util::BodyExt;
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -20,7 +22,7 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
-use super::{Api, Member, admit::cut, error};
+use super::{Api, Member, admit::cut, budget::Charge, error};
 use crate::wire::{
     etcdserverpb::{
         auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
@@ -144,7 +146,32 @@ impl Future for Answer {
                 response = Status::new(code, text).into_http();
             }
         }
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(hold(response)))
+    }
+}
+
+/// Has the bytes of an answer hold the charge that was attached to it: the body itself may be gone long before they
+/// are sent.
+fn hold(mut response: http::Response<Body>) -> http::Response<Body> {
+    match response.extensions_mut().remove::<Arc<Charge>>() {
+        Some(charge) => response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let charge = Arc::clone(&charge);
+                frame.map_data(|bytes| Bytes::from_owner(Charged { bytes, _charge: charge }))
+            }))
+        }),
+        None => response,
+    }
+}
+
+struct Charged {
+    bytes: Bytes,
+    _charge: Arc<Charge>,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

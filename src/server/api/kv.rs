@@ -42,9 +42,11 @@ impl<M: Member> Api<M> {
 impl<M: Member> Kv for Api<M> {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let (client, request) = self.ready(request).await?;
-        let found = client.read(|| Need::of_range(&request), self.member.range(&request)).await?;
+        let mut charge = self.budget.open();
+        let read = self.member.range(&request, &mut charge);
+        let found = client.read(|| Need::of_range(&request), read).await?;
         let header = convert::at(self.member.header(), found.revision);
-        Ok(Response::new(convert::range(header, found)))
+        Ok(charge.attach(convert::range(header, found)))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {

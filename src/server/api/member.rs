@@ -30,6 +30,8 @@ pub struct Limits {
     pub lease_ttl_min: i64,
     /// How many keep-alives of one stream are renewed together.
     pub keep_alive_batch_max: usize,
+    /// How many bytes the answers to ranges may take together until they are sent.
+    pub range_bytes_max: usize,
     /// After how long without a leader a stream that asked for one is cut.
     pub leaderless_max: Duration,
 }
@@ -53,6 +55,7 @@ impl Default for Limits {
             quota_bytes_max: 2 * 1024 * 1024 * 1024,
             lease_ttl_min: 2,
             keep_alive_batch_max: 1_000,
+            range_bytes_max: 512 << 20,
             leaderless_max: Duration::from_secs(3),
         }
     }
@@ -119,8 +122,12 @@ pub trait Member: Clone + Send + Sync + 'static {
     /// Returns once what is applied here is at least what was committed in the cluster at the call.
     fn read_barrier(&self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Reads a range as it is applied here.
-    fn range(&self, request: &RangeRequest) -> impl Future<Output = Result<RangeResponse, Refusal>> + Send;
+    /// Reads a range as it is applied here. What it reads is charged as it comes.
+    fn range(
+        &self,
+        request: &RangeRequest,
+        charge: &mut super::Charge,
+    ) -> impl Future<Output = Result<RangeResponse, Refusal>> + Send;
 
     /// Reads a range as it is applied here, part by part, all of one moment.
     fn range_chunks(

@@ -19,6 +19,7 @@
 
 mod admit;
 mod auth;
+mod budget;
 mod client;
 mod cluster;
 mod convert;
@@ -37,21 +38,28 @@ mod urls;
 mod version;
 mod watch;
 
+pub use budget::Charge;
 pub use client::CommonName;
 #[cfg(not(madsim))]
 pub use edge::*;
 pub use member::*;
 pub use watch::*;
 
+use std::sync::Arc;
+
+use budget::Budget;
+
 /// All of etcd's services, for one member.
 #[derive(Clone, Debug)]
 pub struct Api<M> {
     member: M,
+    budget: Arc<Budget>,
 }
 
 impl<M: Member> Api<M> {
     /// The services of `member`.
     pub fn new(member: M) -> Self {
-        Self { member }
+        let budget = Budget::new(member.limits().range_bytes_max);
+        Self { member, budget }
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    Member, WatchStream,
+    Charge, Member, WatchStream,
     client::{Client, Credentials},
     quota,
 };
@@ -88,7 +88,9 @@ async fn read_one<M: Member>(
     request: &RangeRequest,
 ) -> Result<(Option<KeyValue>, Header), Refusal> {
     client.member.read_barrier().await?;
-    let found = client.read(|| Need::of_range(request), client.member.range(request)).await?;
+    let mut charge = Charge::of_little();
+    let read = client.member.range(request, &mut charge);
+    let found = client.read(|| Need::of_range(request), read).await?;
     let header = Header { revision: found.revision, ..client.member.header() };
     Ok((found.kvs.first().map(|kv| kv.decode()).transpose().map_err(|_| Refusal::Corrupt)?, header))
 }
