@@ -36,6 +36,9 @@ const END: &str = "the end";
 /// How long a client waits for an answer: shorter than many a fault.
 const PATIENCE_OF_CLIENTS: Duration = Duration::from_millis(2_500);
 
+/// How long one waits that has only one member to ask.
+const PATIENCE_OF_THE_FAITHFUL: Duration = Duration::from_secs(8);
+
 /// What is run.
 struct Chaos {
     slot: u16,
@@ -104,7 +107,7 @@ impl Chaos {
         stop: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         const WRITERS: u32 = 8;
-        const TENANTS: u32 = 3;
+        const TENANTS: u32 = 6;
         const LOCKERS: u32 = 3;
         const BROWSERS: u32 = 4;
         let seed = |number: u32| StdRng::seed_from_u64(self.seed.wrapping_mul(1_000) + u64::from(number));
@@ -127,6 +130,11 @@ impl Chaos {
         }
         for number in 40..40 + LOCKERS {
             tasks.push(tokio::spawn(worker(number).lock()));
+        }
+        for contact in contacts.iter().chain(contacts) {
+            let mut worker = worker(100 + tasks.len() as u32);
+            worker.caller.patience = PATIENCE_OF_THE_FAITHFUL;
+            tasks.push(tokio::spawn(worker.stay(contact.clone())));
         }
         for number in 60..60 + BROWSERS {
             tasks.push(tokio::spawn(watcher(number).browse(contacts.to_vec(), stop.clone())));

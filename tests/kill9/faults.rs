@@ -1,6 +1,7 @@
 //! What goes wrong in a chaos run: drawn from a seed, done to processes and their network.
 //!
-//! A round begins one to three faults, which overlap, and undoes each when its time is over.
+//! A round begins one to three faults, which overlap, and undoes each when its time is over; or it stops or cuts off one
+//! leader after the other.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -231,8 +232,28 @@ impl Nemesis {
         }
     }
 
-    /// One to three faults at once, then a pause, in which all is well or nearly.
+    /// The leader of the moment is stopped or cut off for longer than an election takes, then the next, and the next.
+    async fn leaders_in_turn(&mut self, cluster: &mut Cluster, contacts: &[Contact]) {
+        let cut = self.net.is_some() && self.rng.random_bool(0.4);
+        let kind = if cut { Kind::Isolate(Way::Both) } else { Kind::Pause };
+        for _ in 0..self.rng.random_range(2..5) {
+            let span = Duration::from_millis(self.rng.random_range(800..2_800)).min(self.span_max);
+            let between = Duration::from_millis(self.rng.random_range(100..700));
+            if let Some(leader) = leader(contacts).await {
+                let strike = Strike { kind, victims: vec![leader], leader: true, span };
+                self.begin(cluster, &strike).await;
+                sleep(span).await;
+                self.undo(cluster, &strike);
+            }
+            sleep(between).await;
+        }
+    }
+
+    /// One to three faults at once, or one at each leader in turn; then a pause, in which all is well or nearly.
     pub async fn round(&mut self, cluster: &mut Cluster, contacts: &[Contact]) {
+        if self.rng.random_bool(0.3) {
+            return self.leaders_in_turn(cluster, contacts).await;
+        }
         let number = *[1, 1, 1, 2, 2, 3].choose(&mut self.rng).expect("there are some");
         let mut under_way = Vec::new();
         for _ in 0..number {

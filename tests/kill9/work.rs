@@ -124,6 +124,16 @@ impl Worker {
         }
     }
 
+    /// Reads at one member until it is told to stop, and waits for its answers however long that takes: what a leader
+    /// says first when it comes back must not be old.
+    pub async fn stay(mut self, home: Contact) {
+        while !self.pause(5..60).await {
+            home.ready().await;
+            let request = pb::RangeRequest { key: self.a_key().into(), ..Default::default() };
+            self.caller.call(&home, request.clone(), home.kv().range(request)).await;
+        }
+    }
+
     fn value(&mut self) -> Bytes {
         self.written += 1;
         let long = "x".repeat(self.rng.random_range(0..100));
@@ -265,7 +275,7 @@ impl Worker {
                 let answer = self.caller.call(&contact, request.clone(), contact.kv().put(request)).await;
                 self.heard(answer.and_then(|a| a.header).as_ref());
             }
-            for _ in 0..self.rng.random_range(0..8) {
+            for _ in 0..self.rng.random_range(0..16) {
                 if self.pause(200..900).await || !self.renew(id).await {
                     break;
                 }
