@@ -213,3 +213,106 @@ pub(super) struct Transfer<W> {
     pub waiter: W,
     pub deadline: Instant,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETRY_MS: u64 = 500;
+
+    fn push(reads: &mut Reads<char>, waiter: char, deadline: u64) {
+        reads.push(Reader { waiter, purpose: Purpose::Read, deadline: Instant(deadline) });
+    }
+
+    fn ask(reads: &mut Reads<char>, now: u64) -> Option<ReadId> {
+        reads.ask(Instant(now), RETRY_MS)
+    }
+
+    fn waiters(readers: Vec<Reader<char>>) -> Vec<char> {
+        readers.into_iter().map(|reader| reader.waiter).collect()
+    }
+
+    fn ready(reads: &mut Reads<char>, applied: u64) -> Vec<char> {
+        waiters(reads.ready(Index(applied)))
+    }
+
+    #[test]
+    fn a_question_is_put_again_once_it_is_lost_or_late() {
+        let mut reads = Reads::default();
+        assert_eq!(ask(&mut reads, 0), None, "nobody wants to know");
+        push(&mut reads, 'a', 9000);
+        let first = ask(&mut reads, 0).expect("a new round");
+        push(&mut reads, 'b', 9000);
+        assert_eq!(ask(&mut reads, 499), None);
+        let second = ask(&mut reads, 500).expect("late");
+        assert_ne!(first, second);
+        reads.dropped(first);
+        assert_eq!(ask(&mut reads, 501), None, "the second is still under way");
+        reads.dropped(second);
+        let third = ask(&mut reads, 501).expect("lost");
+        assert_eq!(ask(&mut reads, 502), None);
+        reads.refused(third);
+        assert_eq!(ask(&mut reads, 1000), None, "refused a moment ago");
+        reads.ask_again();
+        let fourth = ask(&mut reads, 1000).expect("another leader");
+        assert_eq!(ask(&mut reads, 1499), None);
+        // Any answer serves, but there is none to what was refused; who came later waits for the next round.
+        reads.confirm(third, Index(3));
+        assert_eq!(ready(&mut reads, 9), vec![]);
+        reads.confirm(first, Index(3));
+        assert_eq!(ready(&mut reads, 2), vec![]);
+        assert_eq!(ready(&mut reads, 3), ['a']);
+        assert_eq!(reads.len(), 1);
+        let next = ask(&mut reads, 1001).expect("a new round");
+        reads.confirm(fourth, Index(4));
+        assert_eq!(ready(&mut reads, 9), vec![]);
+        reads.confirm(next, Index(4));
+        assert_eq!(ready(&mut reads, 9), ['b']);
+        assert_eq!((reads.len(), ask(&mut reads, 9999)), (0, None));
+    }
+
+    #[test]
+    fn time_is_up_wherever_a_read_waits() {
+        let mut reads = Reads::default();
+        push(&mut reads, 'a', 10);
+        push(&mut reads, 'b', 20);
+        let first = ask(&mut reads, 0).expect("a new round");
+        reads.confirm(first, Index(5));
+        push(&mut reads, 'c', 20);
+        push(&mut reads, 'd', 30);
+        ask(&mut reads, 0).expect("a new round");
+        push(&mut reads, 'e', 20);
+        push(&mut reads, 'f', 40);
+        assert_eq!((waiters(reads.expire(Instant(9))), reads.len()), (vec![], 6));
+        assert_eq!((waiters(reads.expire(Instant(10))), reads.len()), (vec!['a'], 5));
+        assert_eq!((waiters(reads.expire(Instant(20))), reads.len()), (vec!['e', 'c', 'b'], 2));
+        assert_eq!(ready(&mut reads, 9), vec![]);
+        // A round without readers is over.
+        assert_eq!(ask(&mut reads, 29), None);
+        assert_eq!((waiters(reads.expire(Instant(30))), reads.len()), (vec!['d'], 1));
+        let last = ask(&mut reads, 30).expect("a new round");
+        reads.confirm(last, Index(7));
+        assert_eq!((ready(&mut reads, 7), reads.len()), (vec!['f'], 0));
+    }
+
+    #[test]
+    fn proposals_wait_until_they_are_answered_or_late() {
+        let mut proposals = Proposals::default();
+        for (id, since) in [(1, 0), (2, 5), (3, 5)] {
+            assert_eq!(proposals.insert(id, "first", Instant(since), Instant(since + 10)), None);
+        }
+        assert_eq!(proposals.insert(3, "second", Instant(6), Instant(16)), Some("first"));
+        assert_eq!((proposals.len(), proposals.waits(1), proposals.waits(4)), (3, true, false));
+        assert_eq!(proposals.take(2), Some("first"));
+        assert_eq!(proposals.take(2), None);
+        assert_eq!(proposals.expire(Instant(9)), []);
+        assert_eq!(proposals.expire(Instant(10)), [(1, "first", Instant(0))]);
+        // At the time of the one that it replaced; both came from one client with one id.
+        assert_eq!(proposals.expire(Instant(15)), [(3, "second", Instant(6))]);
+        assert_eq!((proposals.len(), proposals.expire(Instant(99))), (0, vec![]));
+        // What was answered leaves the queue although its time has not come.
+        assert_eq!(proposals.insert(5, "answered", Instant(20), Instant(30)), None);
+        assert_eq!(proposals.take(5), Some("answered"));
+        assert_eq!((proposals.expire(Instant(20)), proposals.deadlines.len()), (vec![], 0));
+    }
+}
