@@ -255,6 +255,7 @@ fn a_wish_to_transfer_is_heard_with_and_without_a_term() {
         (4, None, RoleKind::Follower),
     ] {
         let mut raft = leader();
+        assert!(raft.configuration().is_voter(NodeId(2)));
         let _ = receive(&mut raft, term, wish.clone());
         assert_eq!((raft.transferee(), raft.role()), (transferee, role), "with term {term}");
     }
