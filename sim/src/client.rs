@@ -1,16 +1,20 @@
-//! A client of simulated members: calls and watches through the shipped handlers, over links that may fail.
+//! A client of simulated members: calls through the shipped handlers, over links that may fail. Its watches are in
+//! [`crate::stream`].
 //!
 //! How a request gets to its handler is the host's: `storm` calls the code behind tonic, `whole` goes through a client
 //! and a server of gRPC. A request or an answer that is lost leaves the client waiting until it gives up.
 
-use std::future::Future;
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use kontiki::wire::etcdserverpb as pb;
-use tokio::sync::mpsc;
+use kontiki::{error::Refusal, wire::etcdserverpb as pb};
 use tonic::Status;
 
 use crate::{
-    history::{Call, Op, Outcome, Reply, WatchLog},
+    history::{Call, Op, Outcome, Reply},
     host::{Host, Micros},
     net::Address,
     probe::Event,
@@ -20,11 +24,66 @@ use crate::{
 /// The clients' address on the network.
 pub const CLIENTS: Address = 0;
 
-/// How long it takes until a stream that lost something is known to be broken.
-const BREAK: Micros = 1_000_000;
+/// The user who may do everything.
+pub const ROOT: &str = "root";
 
-/// How many responses of a watch may be on their way.
-const RESPONSES_MAX: usize = 8;
+/// How many of a user's last passwords are tried: a change that was not answered may not have been made.
+const PASSWORDS_TRIED_MAX: u32 = 3;
+
+/// How often each user's password was asked to change, by anybody.
+#[derive(Clone, Debug, Default)]
+pub struct Passwords(Arc<Mutex<BTreeMap<String, u32>>>);
+
+impl Passwords {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A user's password, by its number.
+    fn word(user: &str, number: u32) -> String {
+        format!("{user}'s {number}")
+    }
+
+    /// The one to begin with.
+    pub fn first(user: &str) -> String {
+        Self::word(user, 0)
+    }
+
+    /// Another one for a user. That of root stays what it is: whoever runs the cluster must be able to.
+    pub fn next(&self, user: &str) -> String {
+        if user == ROOT {
+            return Self::first(user);
+        }
+        let mut counts = self.lock();
+        let count = counts.entry(user.to_owned()).or_insert(0);
+        *count += 1;
+        Self::word(user, *count)
+    }
+
+    /// Those that may be a user's now, the likeliest first.
+    fn likely(&self, user: &str) -> Vec<String> {
+        let newest = self.lock().get(user).copied().unwrap_or(0);
+        let oldest = (newest + 1).saturating_sub(PASSWORDS_TRIED_MAX);
+        let mut numbers: Vec<u32> = (oldest..=newest).rev().collect();
+        if oldest > 0 {
+            numbers.push(0);
+        }
+        numbers.into_iter().map(|number| Self::word(user, number)).collect()
+    }
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, Default)]
+struct Session {
+    /// Whom it logs in as when it is asked to; nobody if there is none.
+    user: Option<String>,
+    token: Option<String>,
+    /// Before that it does not try to log in again: nobody knew it.
+    again: Micros,
+}
+
+/// How long a client whom nobody knows waits before it tries to log in again.
+const LOG_IN_PAUSE: Micros = 2_000_000;
 
 /// A client. Clones are the same one.
 #[derive(Clone)]
@@ -34,17 +93,114 @@ pub struct Client<H: Host> {
     pub number: u32,
     /// How long it waits for an answer.
     pub patience: Micros,
+    passwords: Passwords,
+    session: Arc<Mutex<Session>>,
 }
 
 impl<H: Host> Client<H> {
     /// A client with a number of its own.
     pub fn new(world: World<H>, number: u32, patience: Micros) -> Self {
-        Self { world, number, patience }
+        Self { world, number, patience, passwords: Passwords::default(), session: Arc::default() }
     }
 
-    /// Calls a member, and notes it in the history.
+    /// The same client, who can log in with one of these passwords.
+    #[must_use]
+    pub fn knowing(self, passwords: Passwords) -> Self {
+        Self { passwords, ..self }
+    }
+
+    /// The same client, who waits so long for answers.
+    #[must_use]
+    pub fn patient(&self, patience: Micros) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
+    /// From now on it is this user, or nobody, as soon as somebody asks.
+    pub fn become_user(&self, user: Option<String>) {
+        *self.session() = Session { user, token: None, again: 0 };
+    }
+
+    /// A client that is root as soon as somebody asks.
+    #[must_use]
+    pub fn as_root(self) -> Self {
+        self.become_user(Some(ROOT.to_owned()));
+        self
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A password for a user who is to be added, or to change it.
+    pub fn new_password(&self, user: &str) -> String {
+        self.passwords.next(user)
+    }
+
+    /// Whether it is a user, as soon as somebody asks.
+    pub fn is_somebody(&self) -> bool {
+        self.session().user.is_some()
+    }
+
+    /// The token that it shows, and whose that is.
+    pub fn shown(&self) -> (Option<String>, Option<String>) {
+        let session = self.session();
+        let user = session.user.clone().filter(|_| session.token.is_some());
+        (session.token.clone(), user)
+    }
+
+    /// Calls a member, and notes it in the history. Asked who it is, it logs in and tries once more.
     pub async fn call(&self, member: Address, call: impl Into<Call>) -> Outcome {
-        let (world, call) = (&self.world, call.into());
+        let call = call.into();
+        let outcome = self.call_once(member, call.clone()).await;
+        if self.would_pass(member, &outcome).await { self.call_once(member, call).await } else { outcome }
+    }
+
+    /// Whether the call was refused for want of a token that it has got now.
+    pub async fn would_pass(&self, member: Address, outcome: &Outcome) -> bool {
+        let (Outcome::Refused { message, .. } | Outcome::Unknown(message)) = outcome else { return false };
+        asks_who(message) && self.log_in(member).await
+    }
+
+    /// Gets a token, if it is to be somebody.
+    pub async fn log_in(&self, member: Address) -> bool {
+        let Some(user) = self.session().user.clone() else { return false };
+        if self.world.host.now() < self.session().again {
+            return false;
+        }
+        for password in self.passwords.likely(&user) {
+            let request = pb::AuthenticateRequest { name: user.clone(), password };
+            match self.call_once(member, request.into()).await {
+                Outcome::Ok(Reply::Authenticate(reply)) => {
+                    let mut session = self.session();
+                    // It may have become somebody else meanwhile.
+                    if session.user.as_ref() == Some(&user) {
+                        session.token = Some(reply.token);
+                    }
+                    return true;
+                }
+                Outcome::Refused { message, .. } if message == Refusal::AuthFailed.to_string() => {}
+                Outcome::Refused { .. } | Outcome::Unknown(_) | Outcome::Ok(_) => return false,
+            }
+        }
+        self.session().again = self.world.host.now() + LOG_IN_PAUSE;
+        false
+    }
+
+    /// Notes what a member does for it by itself, whenever that may be.
+    pub fn note_done_for(&self, member: Address, call: Call) {
+        let (start, user) = (self.world.time(), self.shown().1);
+        self.world.record(|history| {
+            let id = history.ops.len() as u64;
+            let outcome = Outcome::Unknown("done by the member".into());
+            let client = self.number;
+            history.ops.push(Op { id, client, member, user, start, end: None, call, outcome });
+        });
+    }
+
+    /// Calls a member once, whoever the client is.
+    pub async fn call_once(&self, member: Address, call: Call) -> Outcome {
+        let world = &self.world;
+        let (token, user) = self.shown();
         let start = world.time();
         let place = world.record(|history| {
             let id = history.ops.len() as u64;
@@ -52,7 +208,7 @@ impl<H: Host> Client<H> {
                 id,
                 client: self.number,
                 member,
-                user: None,
+                user,
                 start,
                 end: None,
                 call: call.clone(),
@@ -67,7 +223,7 @@ impl<H: Host> Client<H> {
             text: format!("{call:?}"),
         });
         let name = call.name();
-        let outcome = match self.within(self.exchange(member, call)).await {
+        let outcome = match self.within(self.exchange(member, call, token)).await {
             Some(Ok(reply)) => Outcome::Ok(reply),
             Some(Err(status)) => Outcome::from_status(status.code() as i32, status.message()),
             None => Outcome::Unknown("no answer".into()),
@@ -100,125 +256,30 @@ impl<H: Host> Client<H> {
     }
 
     /// Request there, answer back. Never ends if one of them is lost.
-    async fn exchange(&self, member: Address, call: Call) -> Result<Reply, Status> {
+    async fn exchange(&self, member: Address, call: Call, token: Option<String>) -> Result<Reply, Status> {
         let world = &self.world;
         self.travel(CLIENTS, member).await;
         let Some((process, api)) = world.api(member) else {
             return Err(Status::unavailable("connection refused"));
         };
-        let answer = world.host.call(process, member, api, call).await;
+        let answer = world.host.call(process, member, api, call, token).await;
         self.travel(member, CLIENTS).await;
         answer
     }
 
     /// A way over a link; without end if the link is cut or loses what travels.
-    async fn travel(&self, from: Address, to: Address) {
+    pub(crate) async fn travel(&self, from: Address, to: Address) {
         match self.world.net.passage(from, to) {
             Some(delay) => self.world.host.sleep(delay).await,
             None => std::future::pending().await,
         }
     }
+}
 
-    /// Opens a watch and reads it until `until`, taking `slow` for each response, and asking for its progress every
-    /// `ask_progress` (0 for never). Gives the watch's number in the history.
-    pub async fn watch(
-        &self,
-        member: Address,
-        create: pb::WatchCreateRequest,
-        until: Micros,
-        slow: Micros,
-        ask_progress: Micros,
-        resumes: Option<u64>,
-    ) -> u64 {
-        let world = &self.world;
-        let start = world.time();
-        let id = world.record(|history| {
-            let id = history.watches.len() as u64;
-            history.watches.push(WatchLog {
-                id,
-                client: self.number,
-                member,
-                stream: id,
-                create: create.clone(),
-                start,
-                responses: Vec::new(),
-                cancel: None,
-                ended: None,
-                resumes,
-            });
-            id
-        });
-        world
-            .probe
-            .event(|| Event::Watch { client: self.number, text: format!("#{id} at {member}: {create:?}") });
-        let reading = self.read(member, id, create, slow, ask_progress);
-        tokio::select! { biased; () = reading => {}, () = world.host.sleep_until(until) => {} }
-        let ended = world.time();
-        world.record(|history| {
-            if let Some(log) = history.watches.get_mut(id as usize) {
-                log.ended = Some(ended);
-            }
-        });
-        id
-    }
-
-    /// Reads a watch until its stream ends, or the watch is canceled.
-    async fn read(
-        &self,
-        member: Address,
-        id: u64,
-        create: pb::WatchCreateRequest,
-        slow: Micros,
-        ask_progress: Micros,
-    ) {
-        let world = &self.world;
-        self.travel(CLIENTS, member).await;
-        let Some((process, api)) = world.api(member) else { return };
-        let (requests, asked) = mpsc::unbounded_channel();
-        let (responses, mut answered) = mpsc::channel(RESPONSES_MAX);
-        let request = pb::watch_request::RequestUnion::CreateRequest(create);
-        let _ = requests.send(pb::WatchRequest { request_union: Some(request) });
-        world.host.watch(process, member, api, asked, responses);
-        loop {
-            let asking = async {
-                if ask_progress == 0 {
-                    std::future::pending::<()>().await;
-                }
-                world.host.sleep(ask_progress).await;
-            };
-            let response = tokio::select! {
-                biased;
-                response = answered.recv() => response,
-                () = asking => {
-                    let ask = pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
-                    let _ = requests.send(pb::WatchRequest { request_union: Some(ask) });
-                    continue;
-                }
-            };
-            let Some(Ok(response)) = response else { return };
-            match world.net.passage(member, CLIENTS) {
-                Some(delay) => world.host.sleep(delay).await,
-                // A stream has no holes: what gets lost breaks the connection.
-                None => return world.host.sleep(BREAK).await,
-            }
-            let at = world.time();
-            world.probe.fold(&prost::Message::encode_to_vec(&response));
-            world.probe.watch(&response);
-            world
-                .probe
-                .event(|| Event::Watch { client: self.number, text: format!("#{id} hears {response:?}") });
-            let canceled = response.canceled;
-            world.record(|history| {
-                if let Some(log) = history.watches.get_mut(id as usize) {
-                    log.responses.push((at, response));
-                }
-            });
-            if canceled {
-                return;
-            }
-            if slow > 0 {
-                world.host.sleep(slow).await;
-            }
-        }
-    }
+/// Whether a refusal is for want of a token, or of a newer one.
+pub fn asks_who(message: &str) -> bool {
+    // Some methods name another service in front.
+    const ASKED: [Refusal; 3] = [Refusal::UserEmpty, Refusal::InvalidAuthToken, Refusal::AuthOldRevision];
+    let core = |text: String| text.trim_start_matches("etcdserver: ").to_owned();
+    ASKED.iter().any(|refusal| message.contains(&core(refusal.to_string())))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kontiki::wire::etcdserverpb as pb;
+use kontiki::{error::Refusal, wire::etcdserverpb as pb};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -35,6 +35,33 @@ const CALLS: [&str; 12] = [
     "LeaseLeases",
     "HashKv",
     "Defragment",
+];
+
+/// Calls about users and roles, and to the lock and election services, which fail without a code.
+const OTHER_CALLS: [&str; 23] = [
+    "AuthEnable",
+    "AuthDisable",
+    "AuthStatus",
+    "Authenticate",
+    "UserAdd",
+    "UserGet",
+    "UserList",
+    "UserDelete",
+    "UserChangePassword",
+    "UserGrantRole",
+    "UserRevokeRole",
+    "RoleAdd",
+    "RoleGet",
+    "RoleList",
+    "RoleDelete",
+    "RoleGrantPermission",
+    "RoleRevokePermission",
+    "Lock",
+    "Unlock",
+    "Campaign",
+    "Proclaim",
+    "Leader",
+    "Resign",
 ];
 
 const FAULTS: [&str; 21] = [
@@ -79,7 +106,7 @@ const TARGETED: [&str; 14] = [
     "member left",
 ];
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 8] = [
     Table {
         name: "ranges by option and outcome",
         rows: &[
@@ -150,15 +177,44 @@ const TABLES: [Table; 6] = [
             "filtered",
             "progress",
             "resumed",
+            "own id",
+            "beside others",
         ],
-        columns: &["events", "progress", "fragments", "compacted", "canceled otherwise", "stream lost"],
-        never: &[("from now", "compacted")],
+        columns: &[
+            "events",
+            "progress",
+            "fragments",
+            "compacted",
+            "refused",
+            "canceled by its client",
+            "stream lost",
+        ],
+        never: &[],
     },
     Table {
         name: "faults by what they hit",
         rows: &TARGETED,
         columns: &["leader", "follower", "learner", "starting", "down"],
         never: &[],
+    },
+    Table {
+        name: "users and turns by outcome",
+        rows: &OTHER_CALLS,
+        columns: &["ok", "refused", "unknown"],
+        never: &[
+            ("Lock", "refused"),
+            ("Unlock", "refused"),
+            ("Campaign", "refused"),
+            ("Proclaim", "refused"),
+            ("Leader", "refused"),
+            ("Resign", "refused"),
+        ],
+    },
+    Table {
+        name: "who asked, and what was said",
+        rows: &["root", "a user", "nobody"],
+        columns: &["ok", "permission denied", "no user", "invalid token", "old revision"],
+        never: &[("nobody", "permission denied"), ("nobody", "invalid token"), ("nobody", "old revision")],
     },
 ];
 
@@ -226,11 +282,19 @@ impl Coverage {
             Outcome::Refused { .. } => "refused",
             Outcome::Unknown(_) => "unknown",
         };
-        self.reach(2, op.call.name(), how);
+        let name = op.call.name();
+        if CALLS.contains(&name) {
+            self.reach(2, name, how);
+        } else if OTHER_CALLS.contains(&name) {
+            self.reach(6, name, how);
+        }
+        if plan.knobs.auth {
+            self.take_user(op);
+        }
         let mut said = BTreeSet::new();
         let table = match &op.call {
             Call::Range(range) => {
-                let future = kontiki::error::Refusal::FutureRevision.to_string();
+                let future = Refusal::FutureRevision.to_string();
                 let is_future = matches!(&op.outcome, Outcome::Refused { message, .. } if *message == future);
                 of_range(range, is_future, &mut said);
                 0
@@ -259,9 +323,34 @@ impl Coverage {
         let end = op.end.map_or(u64::MAX, |end| end.0);
         for fault in &plan.faults {
             let until = (fault.at + fault.what.span()).min(plan.calm_from);
-            if fault.at <= end && op.start.0 <= until {
+            if CALLS.contains(&name) && fault.at <= end && op.start.0 <= until {
                 self.reach(3, op.call.name(), fault.what.name());
             }
+        }
+    }
+
+    fn take_user(&mut self, op: &Op) {
+        let who = match op.user.as_deref() {
+            Some("root") => "root",
+            Some(_) => "a user",
+            None => "nobody",
+        };
+        let said = |message: &str| {
+            let texts = [
+                (Refusal::PermissionDenied, "permission denied"),
+                (Refusal::UserEmpty, "no user"),
+                (Refusal::InvalidAuthToken, "invalid token"),
+                (Refusal::AuthOldRevision, "old revision"),
+            ];
+            texts.into_iter().find(|(refusal, _)| refusal.to_string() == message).map(|(_, name)| name)
+        };
+        let how = match &op.outcome {
+            Outcome::Ok(_) => Some("ok"),
+            Outcome::Refused { message, .. } => said(message),
+            Outcome::Unknown(_) => None,
+        };
+        if let Some(how) = how {
+            self.reach(7, who, how);
         }
     }
 
@@ -280,13 +369,16 @@ impl Coverage {
             (!create.filters.is_empty(), "filtered"),
             (create.progress_notify, "progress"),
             (watch.resumes.is_some(), "resumed"),
+            (create.watch_id != 0, "own id"),
+            (watch.stream != watch.id, "beside others"),
         ];
         rows.extend(options.iter().filter(|(set, _)| *set).map(|(_, row)| row));
         let mut columns = BTreeSet::new();
         for (_, response) in &watch.responses {
             columns.extend(match response {
                 r if r.canceled && r.compact_revision > 0 => Some("compacted"),
-                r if r.canceled => Some("canceled otherwise"),
+                r if r.canceled && watch.cancel.is_some() => Some("canceled by its client"),
+                r if r.canceled => Some("refused"),
                 r if r.created => None,
                 r if r.fragment => Some("fragments"),
                 r if r.events.is_empty() => Some("progress"),

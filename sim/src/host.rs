@@ -29,6 +29,15 @@ impl Process {
     pub const WORLD: Self = Self(0);
 }
 
+/// A request with a client's token, as etcd's clients send it.
+pub fn with_token<T>(message: T, token: Option<&str>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(token) = token.and_then(|token| token.parse().ok()) {
+        request.metadata_mut().insert("token", token);
+    }
+    request
+}
+
 /// Runs tasks on virtual time, all in one thread.
 pub trait Host: Clone + Send + Sync + 'static {
     /// The time.
@@ -55,13 +64,15 @@ pub trait Host: Clone + Send + Sync + 'static {
     /// A member's process serves clients from now on.
     fn serve<M: Member>(&self, process: Process, address: Address, api: Api<M>);
 
-    /// Has the member at an address answer a call. Dropping this is what a client does that gives up.
+    /// Has the member at an address answer a call, of whoever the token stands for. Dropping this is what a client
+    /// does that gives up.
     fn call<M: Member>(
         &self,
         process: Process,
         address: Address,
         api: Api<M>,
         call: Call,
+        token: Option<String>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
     /// Opens a stream of watches with the member at an address: what comes goes to `responses`, until the stream ends.
@@ -70,6 +81,7 @@ pub trait Host: Clone + Send + Sync + 'static {
         process: Process,
         address: Address,
         api: Api<M>,
+        token: Option<String>,
         requests: mpsc::UnboundedReceiver<pb::WatchRequest>,
         responses: mpsc::Sender<Result<pb::WatchResponse, Status>>,
     );

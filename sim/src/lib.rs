@@ -19,6 +19,7 @@ pub mod coverage;
 pub mod history;
 pub mod host;
 pub mod leaks;
+pub mod mood;
 pub mod nemesis;
 pub mod net;
 pub mod panics;
@@ -29,8 +30,10 @@ pub mod rng;
 pub mod rule;
 pub mod run;
 pub mod runtime;
+pub mod sessions;
 pub mod shrink;
 pub mod storm;
+pub mod stream;
 pub mod swarm;
 #[cfg(madsim)]
 pub mod whole;

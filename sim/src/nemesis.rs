@@ -56,7 +56,7 @@ pub struct Nemesis<H: Host> {
 impl<H: Host> Nemesis<H> {
     /// For one run.
     pub fn new(world: World<H>, plan: &Plan) -> Self {
-        let operator = Client::new(world.clone(), u32::MAX, PATIENCE);
+        let operator = Client::new(world.clone(), u32::MAX, PATIENCE).as_root();
         let rng = Rng::of(plan.seed, "nemesis");
         Self { operator, rng, calm_from: plan.calm_from, world, changing: Arc::default() }
     }

@@ -41,12 +41,19 @@ pub struct Knobs {
     pub wals_max: usize,
     pub snapshots_max: usize,
     pub compaction_batch: usize,
+    pub compaction_pause_ms: u64,
     pub watch_progress_ms: u64,
+    /// How many responses of a stream may wait in a member before its watches fall behind.
+    pub watch_queue_max: usize,
     /// The smallest gRPC message that a watch response is split at, less etcd's overhead.
     pub request_bytes_max: usize,
     pub lease_ttl_min: i64,
     /// How often the log is told how long leases still last.
     pub lease_checkpoint_ms: u64,
+    /// Whether clients are users, some of them, and change what those may do.
+    pub auth: bool,
+    /// Whether tokens name their user and revision themselves, so that no member need remember them.
+    pub signed_tokens: bool,
     /// What a log write takes, from and to.
     pub sync: (Micros, Micros),
     /// How links usually are.
@@ -294,18 +301,119 @@ pub struct TxnStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct WatchStep {
+    /// How long after the one before it on its stream.
+    pub wait: Micros,
     pub span: Span,
     pub rev: Rev,
     pub prev_kv: bool,
     pub progress: bool,
     pub fragment: bool,
     pub filters: Vec<i32>,
-    /// How long it is kept, whatever happens to its member.
-    pub span_micros: Micros,
-    /// How long its client takes for each response.
+    /// The id that it asks for; 0 leaves it to the member.
+    pub id: i64,
+    /// How long after it was made it is canceled, if it is.
+    pub cancel: Option<Micros>,
+    /// Whether it begins anew, at what is left, when a compaction has ended it.
+    pub again: bool,
+}
+
+/// A stream of watches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct StreamStep {
+    pub watches: Vec<WatchStep>,
+    /// How long it is kept, whatever happens to its member; none for to the end of the run.
+    pub span_micros: Option<Micros>,
+    /// How long its client takes for each response, until the calm.
     pub slow: Micros,
     /// How often it asks for its progress; 0 for never.
     pub ask_progress: Micros,
+}
+
+/// A turn at a lock or an election.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TurnStep {
+    pub election: bool,
+    pub name: u8,
+    pub ttl: i64,
+    /// Whether its lease is renewed as long as it waits and holds.
+    pub renew: bool,
+    pub hold: Micros,
+    /// Whether a leader says something anew.
+    pub proclaim: bool,
+    /// Whether it gives the turn back.
+    pub leave: bool,
+    /// Whether it gives the lease back.
+    pub revoke: bool,
+}
+
+/// Leases that live for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SessionsStep {
+    pub count: u8,
+    pub ttl: i64,
+    /// The first one's key; those of the others follow.
+    pub key: u8,
+    /// Whether each is renewed as soon as it is granted.
+    pub renew_first: bool,
+    pub renewals: u8,
+    /// How much of the TTL passes between renewals.
+    pub renew_percent: u8,
+    pub revoke: bool,
+}
+
+/// Something about users and roles. User 0 and role 0 are root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum AuthStep {
+    Enable,
+    Disable,
+    Status,
+    UserAdd {
+        user: u8,
+    },
+    UserDelete {
+        user: u8,
+    },
+    /// Another password.
+    Password {
+        user: u8,
+    },
+    GrantRole {
+        user: u8,
+        role: u8,
+    },
+    RevokeRole {
+        user: u8,
+        role: u8,
+    },
+    UserGet {
+        user: u8,
+    },
+    UserList,
+    RoleAdd {
+        role: u8,
+    },
+    RoleDelete {
+        role: u8,
+    },
+    /// Grants a role keys: 0 to read, 1 to write, 2 for both.
+    Permit {
+        role: u8,
+        span: Span,
+        access: i32,
+    },
+    Forbid {
+        role: u8,
+        span: Span,
+    },
+    RoleGet {
+        role: u8,
+    },
+    RoleList,
 }
 
 /// What a client does.
@@ -323,6 +431,8 @@ pub enum Action {
     Compact {
         rev: Rev,
         physical: bool,
+        /// Whether all members are asked for their hash right behind it.
+        hash: bool,
     },
     Grant {
         lease: u8,
@@ -340,15 +450,32 @@ pub enum Action {
     },
     Leases,
     /// Goes on beside what follows.
-    Watch(WatchStep),
+    Watch(StreamStep),
     /// Takes a lock as the client library does, holds it, and gives it back.
     Lock {
         name: u8,
         ttl: i64,
         hold: Micros,
     },
+    /// Waits for a lock or an election by the members' own services.
+    Turn(TurnStep),
+    /// Asks who leads an election.
+    Leader {
+        name: u8,
+    },
+    /// Goes on beside what follows.
+    Sessions(SessionsStep),
     HashKv {
         rev: Rev,
+    },
+    /// Asks each member for the hash at one revision.
+    HashAll {
+        rev: Rev,
+    },
+    Auth(AuthStep),
+    /// Is another user from now on, or nobody.
+    Become {
+        user: Option<u8>,
     },
     Defragment,
     Status,

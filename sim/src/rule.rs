@@ -27,7 +27,7 @@ pub fn in_plain_words(rule: &str) -> &'static str {
 }
 
 /// Longest names first where one begins another.
-const WORDS: [(&str, &str); 39] = [
+const WORDS: [(&str, &str); 44] = [
     (
         "linear/stale",
         "Whoever asks after a write was acknowledged must see that write. Here an answer was older than what \
@@ -102,7 +102,18 @@ const WORDS: [(&str, &str); 39] = [
         "A lease ends when its time is over, not before; its keys go with it; what has ended stays so.",
     ),
     ("locks/exclusive", "One client at a time holds a lock. Here two did."),
+    (
+        "locks/turn",
+        "Who is told that it is its turn is the first in line. Here it was not, or had lost its place.",
+    ),
     ("locks/", "A lock goes to whoever has waited longest. Here it did not."),
+    ("authz/permitted", "Nobody reads or changes what no role of theirs permits. Here somebody did."),
+    ("authz/denied", "What somebody's roles permit is not denied to them. Here it was."),
+    ("authz/watch", "A watch is made only for who may read all of its range. Here it was otherwise."),
+    (
+        "authz/",
+        "Who is who, and who may do what, is what the last changes of users and roles made it. Here it was not.",
+    ),
     ("raft/one-leader", "A term has at most one leader. Here it had two."),
     ("raft/one-vote", "A member votes once a term, and remembers it through a crash. Here it voted twice."),
     (

@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     check,
-    client::Client,
+    client::{Client, Passwords},
     coverage::Coverage,
-    history::{History, Micros as Time, Outcome, Settings},
+    history::{History, Micros as Time, Outcome, Reply, Settings},
     host::{Host, Micros, Process},
     nemesis::Nemesis,
     plan::Plan,
     probe::{Event, Traced},
     rng::Rng,
     storm::{Executor, Order},
-    workload::{Shared, Worker, keep_watching},
+    stream::{Reading, Wanted, keep_watching},
+    workload::{Shared, Worker},
     world::World,
 };
 
@@ -34,6 +35,9 @@ const PATIENCE: Micros = 7_000_000;
 
 /// How much sooner than its TTL a lease may end by what ticks are coarse.
 const LEASE_EARLY_MAX: Micros = 1_000_000;
+
+/// How late a lease may end in the calm: the leader notices, proposes, and commits.
+const LEASE_LATE_MAX: Micros = 5_000_000;
 
 /// What came of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -136,11 +140,13 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     }
     let end = plan.calm_from + SETTLE + CALM;
     Nemesis::new(world.clone(), plan).unleash(plan);
-    witness(world, plan, end);
-    let shared = Arc::new(Shared::default());
+    // Still open when the run ends.
+    witness(world, plan, end + 1_000_000);
+    let (shared, passwords) = (Arc::new(Shared::default()), Passwords::default());
     for (steps, number) in plan.clients.iter().zip(1..) {
-        let worker = Worker::new(world.clone(), plan.seed, number, PATIENCE, shared.clone());
-        let work = worker.work(steps.clone(), plan.calm_from);
+        let client = Client::new(world.clone(), number, PATIENCE).knowing(passwords.clone());
+        let worker = Worker::new(world.clone(), client, plan, shared.clone());
+        let work = worker.work(steps.clone());
         world.host.spawn(Process::WORLD, Box::pin(work));
     }
     world.until(plan.calm_from).await;
@@ -160,13 +166,15 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     world.until(plan.calm_from + SETTLE).await;
     phase("judged");
     prove_alive(world, plan).await;
+    world.until(end - 1_000_000).await;
+    census(world).await;
     world.until(end).await;
     settings(world, plan, end);
 }
 
 /// One watch over everything, which tells the oracles what happened at each revision.
 fn witness<H: Host>(world: &World<H>, plan: &Plan, until: Micros) {
-    let client = Client::new(world.clone(), 0, PATIENCE);
+    let client = Client::new(world.clone(), 0, PATIENCE).as_root();
     let create = pb::WatchCreateRequest {
         key: vec![0].into(),
         range_end: vec![0].into(),
@@ -176,13 +184,14 @@ fn witness<H: Host>(world: &World<H>, plan: &Plan, until: Micros) {
         ..Default::default()
     };
     let rng = Rng::of(plan.seed, "witness");
-    let watching = keep_watching(world.clone(), client, rng, 1, create, until, (0, 1_000_000));
+    let reading = Reading { until, slow: 0, slow_until: 0, ask_progress: 1_000_000 };
+    let watching = keep_watching(world.clone(), client, rng, 1, vec![Wanted::new(create)], reading);
     world.host.spawn(Process::WORLD, Box::pin(watching));
 }
 
 /// In the calm each member that is counted on answers a write and a read.
 async fn prove_alive<H: Host>(world: &World<H>, plan: &Plan) {
-    let client = Client::new(world.clone(), 900, PATIENCE);
+    let client = Client::new(world.clone(), 900, PATIENCE).as_root();
     for member in world.living() {
         // One that never came to join was an operator's: it was told of members that had changed since.
         if world.excused().contains(&member) && !world.runs(member) || world.id(member).is_none() {
@@ -209,6 +218,19 @@ async fn prove_alive<H: Host>(world: &World<H>, plan: &Plan) {
     }
 }
 
+/// At the end each member is asked for what should be the same everywhere, and which leases are left.
+async fn census<H: Host>(world: &World<H>) {
+    let client = Client::new(world.clone(), 901, PATIENCE).as_root();
+    let excused = world.excused();
+    let mut revision = 0;
+    for member in world.living().into_iter().filter(|member| !excused.contains(member)) {
+        let asked = client.call(member, pb::LeaseLeasesRequest {}).await;
+        let newest = asked.reply().and_then(Reply::header).map_or(0, |header| header.revision);
+        revision = revision.max(newest);
+        client.call(member, pb::HashKvRequest { revision }).await;
+    }
+}
+
 fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
     let excused = world.excused();
     let sound = |member: &u32| world.id(*member).is_some() && !excused.contains(member);
@@ -218,7 +240,7 @@ fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
     let settings = Settings {
         clock_drift_ppm: 2 * plan.knobs.drift_ppm,
         lease_early_max: Time(LEASE_EARLY_MAX),
-        lease_late_max: Time(20_000_000 + 4 * election),
+        lease_late_max: Time(LEASE_LATE_MAX + 4 * election),
         calm_from: Some(Time(plan.calm_from)),
         settle_max: Time(SETTLE),
         calm_op_max: Time(5_000_000),

@@ -7,45 +7,42 @@ use std::{
 
 use bytes::Bytes;
 use kontiki::wire::{
-    RawKeyValue,
-    etcdserverpb::{
-        self as pb, compare::TargetUnion, request_op::Request as OpRequest,
-        response_op::Response as OpResponse,
-    },
+    authpb,
+    etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request as OpRequest},
 };
 
 use crate::{
-    check::kv::Kv,
-    client::Client,
-    history::{Call, Held, HeldKind, Outcome, Reply},
+    client::{Client, ROOT},
+    history::{Call, Outcome},
     host::{Host, Micros, Process},
     net::Address,
-    plan::{Action, CompareStep, OpStep, PutStep, RangeStep, Rev, Span, Step, TxnStep, WatchStep},
+    plan::{
+        Action, AuthStep, CompareStep, OpStep, Plan, PutStep, RangeStep, Rev, Span, Step, StreamStep,
+        TxnStep, WatchStep,
+    },
     rng::Rng,
+    sessions::lead_request,
+    stream::{Reading, Wanted, keep_watching},
     world::World,
 };
 
 /// Lease ids of the run's slots begin here.
 const LEASES: i64 = 1_000;
 
-/// How many times a lock is asked for before its client gives up.
-const LOCK_TRIES_MAX: usize = 20;
-
-/// How often a key that stands before ours is looked at.
-const LOCK_PAUSE: Micros = 200_000;
-
 /// One client at its work.
 pub struct Worker<H: Host> {
-    world: World<H>,
-    client: Client<H>,
-    rng: Rng,
+    pub(crate) world: World<H>,
+    pub(crate) client: Client<H>,
+    pub(crate) rng: Rng,
     /// Whom it talks to.
-    member: Address,
+    pub(crate) member: Address,
     /// The newest revision it has seen.
     seen: i64,
     /// Makes its values unlike all others.
     written: u64,
     shared: Arc<Shared>,
+    /// When it stops.
+    pub(crate) until: Micros,
 }
 
 /// What the clients of a run share.
@@ -76,6 +73,14 @@ pub fn key(number: u8) -> Bytes {
     format!("k{number:03}").into_bytes().into()
 }
 
+fn user_name(user: u8) -> String {
+    if user == 0 { ROOT.to_owned() } else { format!("u{user}") }
+}
+
+fn role_name(role: u8) -> String {
+    if role == 0 { ROOT.to_owned() } else { format!("r{role}") }
+}
+
 fn bounds(span: Span) -> (Bytes, Bytes) {
     match span {
         Span::Key(number) => (key(number), Bytes::new()),
@@ -87,32 +92,35 @@ fn bounds(span: Span) -> (Bytes, Bytes) {
 
 impl<H: Host> Worker<H> {
     /// The client `number` of a run.
-    pub fn new(world: World<H>, seed: u64, number: u32, patience: Micros, shared: Arc<Shared>) -> Self {
-        let rng = Rng::of(seed, &format!("client {number}"));
+    pub fn new(world: World<H>, client: Client<H>, plan: &Plan, shared: Arc<Shared>) -> Self {
+        let rng = Rng::of(plan.seed, &format!("client {}", client.number));
         let member = *rng.pick(&world.addresses());
-        let client = Client::new(world.clone(), number, patience);
-        Self { world, client, rng, member, seen: 1, written: 0, shared }
+        Self { world, client, rng, member, seen: 1, written: 0, shared, until: plan.calm_from }
     }
 
     /// Does all steps, or as many as there is time for.
-    pub async fn work(mut self, steps: Vec<Step>, until: Micros) {
+    pub async fn work(mut self, steps: Vec<Step>) {
         for step in steps {
             self.world.host.sleep(step.wait).await;
-            if self.world.host.now() >= until {
+            if self.world.host.now() >= self.until {
                 return;
             }
-            self.step(step.action, until).await;
+            self.step(step.action).await;
         }
     }
 
-    async fn step(&mut self, action: Action, until: Micros) {
+    async fn step(&mut self, action: Action) {
         let call: Call = match action {
             Action::Range(step) => self.range(&step).into(),
             Action::Put(step) => self.put(&step).into(),
             Action::Delete { span, prev_kv } => delete(span, prev_kv).into(),
             Action::Txn(step) => self.txn(&step).into(),
-            Action::Compact { rev, physical } => {
-                pb::CompactionRequest { revision: self.rev(rev), physical }.into()
+            Action::Compact { rev, physical, hash } => {
+                self.call(pb::CompactionRequest { revision: self.rev(rev), physical }).await;
+                if hash {
+                    self.hash_all(Rev::Back(0)).await;
+                }
+                return;
             }
             Action::Grant { lease, ttl } => {
                 pb::LeaseGrantRequest { ttl, id: self.shared.next_lease(lease) }.into()
@@ -127,7 +135,13 @@ impl<H: Host> Worker<H> {
             Action::Defragment => pb::DefragmentRequest {}.into(),
             Action::Status => pb::StatusRequest {}.into(),
             Action::Watch(step) => return self.watch(&step),
-            Action::Lock { name, ttl, hold } => return self.lock(name, ttl, hold, until).await,
+            Action::Lock { name, ttl, hold } => return self.lock(name, ttl, hold).await,
+            Action::Turn(step) => return self.take_turn(&step).await,
+            Action::Sessions(step) => return self.hold_leases(&step),
+            Action::Leader { name } => lead_request(name),
+            Action::HashAll { rev } => return self.hash_all(rev).await,
+            Action::Auth(step) => return self.change_users(step).await,
+            Action::Become { user } => return self.client.become_user(user.map(user_name)),
             Action::Move { to } => {
                 self.member = to;
                 return;
@@ -136,7 +150,7 @@ impl<H: Host> Worker<H> {
         self.call(call).await;
     }
 
-    async fn call(&mut self, call: impl Into<Call>) -> Outcome {
+    pub(crate) async fn call(&mut self, call: impl Into<Call>) -> Outcome {
         let outcome = self.client.call(self.member, call).await;
         match &outcome {
             Outcome::Ok(reply) => {
@@ -223,7 +237,21 @@ impl<H: Host> Worker<H> {
     }
 
     /// Watches beside what follows, from another member whenever its own is lost, from where it was.
-    fn watch(&self, step: &WatchStep) {
+    fn watch(&self, step: &StreamStep) {
+        let wanted = step.watches.iter().map(|watch| self.wanted(watch)).collect();
+        let reading = Reading {
+            // Beyond the end of any run, or after a while.
+            until: step.span_micros.map_or(Micros::MAX, |span| self.world.host.now() + span),
+            slow: step.slow,
+            slow_until: self.until,
+            ask_progress: step.ask_progress,
+        };
+        let (world, client) = (self.world.clone(), self.client.clone());
+        let watching = keep_watching(world, client, self.rng.clone(), self.member, wanted, reading);
+        self.world.host.spawn(Process::WORLD, Box::pin(watching));
+    }
+
+    fn wanted(&self, step: &WatchStep) -> Wanted {
         let (key, range_end) = bounds(step.span);
         let create = pb::WatchCreateRequest {
             key,
@@ -232,175 +260,78 @@ impl<H: Host> Worker<H> {
             progress_notify: step.progress,
             filters: step.filters.clone(),
             prev_kv: step.prev_kv,
-            watch_id: 0,
+            watch_id: step.id,
             fragment: step.fragment,
         };
-        let until = self.world.host.now() + step.span_micros;
-        let watching = keep_watching(
-            self.world.clone(),
-            self.client.clone(),
-            self.rng.clone(),
-            self.member,
-            create,
-            until,
-            (step.slow, step.ask_progress),
+        Wanted::later(create, step.wait, step.cancel, step.again)
+    }
+
+    /// Asks all members for the hash at one revision, one after the other.
+    async fn hash_all(&mut self, rev: Rev) {
+        let revision = self.rev(rev);
+        for member in self.world.living() {
+            self.client.call(member, pb::HashKvRequest { revision }).await;
+        }
+    }
+
+    /// A change of users or roles, or a question. Whoever changed them wants to know what came of it.
+    async fn change_users(&mut self, step: AuthStep) {
+        let asks = matches!(
+            step,
+            AuthStep::Status
+                | AuthStep::UserGet { .. }
+                | AuthStep::UserList
+                | AuthStep::RoleGet { .. }
+                | AuthStep::RoleList
         );
-        self.world.host.spawn(Process::WORLD, Box::pin(watching));
+        let call = self.auth(step);
+        if self.call(call).await.is_unknown() && !asks {
+            self.call(pb::AuthStatusRequest {}).await;
+        }
     }
 
-    /// A lock as etcd's client library takes it: a key on a lease, the oldest key of the prefix holds the lock.
-    async fn lock(&mut self, name: u8, ttl: i64, hold: Micros, until: Micros) {
-        let prefix = format!("lock{name}/");
-        let asked = self.world.time();
-        let Outcome::Ok(Reply::LeaseGrant(granted)) = self.call(pb::LeaseGrantRequest { ttl, id: 0 }).await
-        else {
-            return;
-        };
-        let lease = granted.id;
-        let own = format!("{prefix}{lease:x}");
-        let Some(created) = self.queue_up(&own, lease).await else { return };
-        // The session ends, for its client, when the lease may have run out.
-        let expires = asked.0 + granted.ttl as u64 * 1_000_000;
-        for _ in 0..LOCK_TRIES_MAX {
-            if self.world.host.now() >= expires.min(until) {
-                break;
+    fn auth(&self, step: AuthStep) -> Call {
+        match step {
+            AuthStep::Enable => pb::AuthEnableRequest {}.into(),
+            AuthStep::Disable => pb::AuthDisableRequest {}.into(),
+            AuthStep::Status => pb::AuthStatusRequest {}.into(),
+            AuthStep::UserAdd { user } => {
+                let name = user_name(user);
+                let password = self.client.new_password(&name);
+                pb::AuthUserAddRequest { name, password, ..Default::default() }.into()
             }
-            let Some(first) = self.is_first(&prefix, created).await else { continue };
-            if first {
-                let from = self.world.time();
-                let end = (from.0 + hold).min(expires);
-                self.world.host.sleep_until(end.max(from.0)).await;
-                let until = self.world.time();
-                if from.0 < expires {
-                    self.world.record(|history| {
-                        history.held.push(Held {
-                            kind: HeldKind::Lock,
-                            name: prefix.clone(),
-                            key: own.clone(),
-                            created,
-                            lease,
-                            client: self.client.number,
-                            from,
-                            until: Some(until),
-                        });
-                    });
-                }
-                break;
+            AuthStep::UserDelete { user } => pb::AuthUserDeleteRequest { name: user_name(user) }.into(),
+            AuthStep::Password { user } => {
+                let name = user_name(user);
+                let password = self.client.new_password(&name);
+                pb::AuthUserChangePasswordRequest { name, password, ..Default::default() }.into()
             }
-            self.world.host.sleep(LOCK_PAUSE).await;
-        }
-        self.call(pb::LeaseRevokeRequest { id: lease }).await;
-    }
-
-    /// Makes the own key, and gives the revision that made it.
-    async fn queue_up(&mut self, own: &str, lease: i64) -> Option<i64> {
-        let own = Bytes::copy_from_slice(own.as_bytes());
-        let put = pb::PutRequest { key: own.clone(), lease, ..Default::default() };
-        let absent = pb::Compare {
-            result: pb::compare::CompareResult::Equal as i32,
-            target: pb::compare::CompareTarget::Create as i32,
-            key: own.clone(),
-            range_end: Bytes::new(),
-            target_union: Some(TargetUnion::CreateRevision(0)),
-        };
-        let get = pb::RangeRequest { key: own, ..Default::default() };
-        let txn = pb::TxnRequest {
-            compare: vec![absent],
-            success: vec![pb::RequestOp { request: Some(OpRequest::RequestPut(put)) }],
-            failure: vec![pb::RequestOp { request: Some(OpRequest::RequestRange(get)) }],
-        };
-        // A second try finds the key of a first one that was not answered.
-        for _ in 0..3 {
-            let Outcome::Ok(Reply::Txn(done)) = self.call(txn.clone()).await else { continue };
-            if done.succeeded {
-                return done.header.map(|header| header.revision);
+            AuthStep::GrantRole { user, role } => {
+                pb::AuthUserGrantRoleRequest { user: user_name(user), role: role_name(role) }.into()
             }
-            let found = done.responses.into_iter().find_map(|op| match op.response {
-                Some(OpResponse::ResponseRange(range)) => {
-                    range.kvs.first().map(|kv| decoded(kv).create_revision)
-                }
-                _ => None,
-            });
-            return found;
-        }
-        None
-    }
-
-    async fn is_first(&mut self, prefix: &str, created: i64) -> Option<bool> {
-        let mut end = prefix.as_bytes().to_vec();
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        let request = pb::RangeRequest {
-            key: Bytes::copy_from_slice(prefix.as_bytes()),
-            range_end: end.into(),
-            sort_order: pb::range_request::SortOrder::Ascend as i32,
-            sort_target: pb::range_request::SortTarget::Create as i32,
-            limit: 1,
-            ..Default::default()
-        };
-        match self.call(request).await {
-            Outcome::Ok(Reply::Range(found)) => Some(decoded(found.kvs.first()?).create_revision == created),
-            _ => None,
+            AuthStep::RevokeRole { user, role } => {
+                pb::AuthUserRevokeRoleRequest { name: user_name(user), role: role_name(role) }.into()
+            }
+            AuthStep::UserGet { user } => pb::AuthUserGetRequest { name: user_name(user) }.into(),
+            AuthStep::UserList => pb::AuthUserListRequest {}.into(),
+            AuthStep::RoleAdd { role } => pb::AuthRoleAddRequest { name: role_name(role) }.into(),
+            AuthStep::RoleDelete { role } => pb::AuthRoleDeleteRequest { role: role_name(role) }.into(),
+            AuthStep::Permit { role, span, access } => {
+                let (key, range_end) = bounds(span);
+                let perm = Some(authpb::Permission { perm_type: access, key, range_end });
+                pb::AuthRoleGrantPermissionRequest { name: role_name(role), perm }.into()
+            }
+            AuthStep::Forbid { role, span } => {
+                let (key, range_end) = bounds(span);
+                pb::AuthRoleRevokePermissionRequest { role: role_name(role), key, range_end }.into()
+            }
+            AuthStep::RoleGet { role } => pb::AuthRoleGetRequest { role: role_name(role) }.into(),
+            AuthStep::RoleList => pb::AuthRoleListRequest {}.into(),
         }
     }
-}
-
-/// A key-value. Bytes that are none are the oracles' to object to.
-fn decoded(raw: &RawKeyValue) -> Kv {
-    Kv::from_raw(raw).unwrap_or_default()
 }
 
 fn delete(span: Span, prev_kv: bool) -> pb::DeleteRangeRequest {
     let (key, range_end) = bounds(span);
     pb::DeleteRangeRequest { key, range_end, prev_kv }
-}
-
-/// Watches until a time, resuming where it was whenever its stream breaks.
-pub async fn keep_watching<H: Host>(
-    world: World<H>,
-    client: Client<H>,
-    rng: Rng,
-    mut member: Address,
-    mut create: pb::WatchCreateRequest,
-    until: Micros,
-    (slow, ask_progress): (Micros, Micros),
-) {
-    let mut resumes = None;
-    while world.host.now() < until {
-        let log = client.watch(member, create.clone(), until, slow, ask_progress, resumes).await;
-        let seen = world.record(|history| {
-            let log = history.watches.get(log as usize)?;
-            let from_now = create.start_revision == 0;
-            let next =
-                log.responses.iter().filter_map(|(_, response)| next_revision(response, from_now)).max();
-            Some((next, log.responses.iter().any(|(_, response)| response.canceled)))
-        });
-        let Some((next, canceled)) = seen else { return };
-        if canceled {
-            return;
-        }
-        if let Some(next) = next {
-            create.start_revision = create.start_revision.max(next);
-        }
-        // A watch from now that has seen nothing starts anew: it is another one.
-        resumes = (create.start_revision > 0).then_some(log);
-        member = *rng.pick(&world.addresses());
-        world.host.sleep(rng.between(10_000, 500_000)).await;
-    }
-}
-
-/// Where a client that saw this response goes on.
-fn next_revision(response: &pb::WatchResponse, from_now: bool) -> Option<i64> {
-    let header = response.header.as_ref()?;
-    if response.created || response.canceled {
-        // A watch from now begins behind what its member had then.
-        return (response.created && from_now).then_some(header.revision + 1);
-    }
-    match response.events.last() {
-        // The rest of a revision that was cut may still be missing.
-        Some(event) if response.fragment => event.kv.as_ref().map(|kv| decoded(kv).mod_revision),
-        Some(event) => event.kv.as_ref().map(|kv| decoded(kv).mod_revision + 1),
-        None => Some(header.revision + 1),
-    }
 }

@@ -2,7 +2,10 @@
 
 mod support;
 
-use kontiki::{error::Refusal, wire::etcdserverpb as pb};
+use kontiki::{
+    error::Refusal,
+    wire::{etcdserverpb as pb, v3electionpb as electionpb, v3lockpb as lockpb},
+};
 use sim::history::{Held, HeldKind, Micros};
 use support::*;
 
@@ -236,4 +239,43 @@ fn one_holds_at_a_time() {
     named.history.held[1].from = Micros(SECOND);
     named.history.held[1].name = "m/".to_owned();
     right(&named);
+}
+
+fn told(key: &str, revision: i64) -> lockpb::LockResponse {
+    lockpb::LockResponse { header: header(revision), key: bytes(key) }
+}
+
+fn leads(kv: kontiki::wire::RawKeyValue, revision: i64) -> electionpb::LeaderResponse {
+    electionpb::LeaderResponse { header: header(revision), kv: Some(kv) }
+}
+
+/// Keys l/1 and l/2 wait for l; the first is deleted at revision 4.
+fn line() -> Tale {
+    let mut tale = Tale::new();
+    tale.ok((0, 10), put("l/1", ""), done_put(2)).ok((20, 30), put("l/2", ""), done_put(3)).ok(
+        (40, 50),
+        delete("l/1"),
+        done_delete(4, 1),
+    );
+    tale
+}
+
+#[test]
+fn a_turn_comes_to_the_oldest_key() {
+    let lock = || lockpb::LockRequest { name: bytes("l"), lease: 2 };
+    let mut right_turn = line();
+    right_turn.ok((5, 60), lock(), told("l/2", 4));
+    right(&right_turn);
+    let mut early = line();
+    early.ok((5, 35), lock(), told("l/2", 3));
+    wrong(&early, "locks/turn", "was never the oldest");
+    let mut lost = line();
+    lost.ok((60, 70), lock(), told("l/1", 4));
+    wrong(&lost, "locks/turn", "\"l/1\" was never the oldest");
+    let lead = || electionpb::LeaderRequest { name: bytes("l") };
+    let mut leader = line();
+    leader.ok((60, 70), lead(), leads(kv("l/2", "", (3, 3, 1)), 4));
+    right(&leader);
+    leader.ok((80, 90), lead(), leads(kv("l/1", "", (2, 2, 1)), 4));
+    wrong(&leader, "locks/leader", "who did not lead at revision 4");
 }

@@ -4,7 +4,7 @@ mod support;
 
 use kontiki::{
     error::Refusal,
-    wire::etcdserverpb::{self as pb, watch_create_request::FilterType},
+    wire::etcdserverpb::{self as pb, request_op::Request, watch_create_request::FilterType},
 };
 use sim::history::Micros;
 use support::*;
@@ -255,4 +255,85 @@ fn wrong_compactions_do_not() {
         tale.watch(120, create(4), vec![(121, created(6)), (122, canceled)]);
     });
     wrong(&at_start, "watch/compacted", "wants only what is from 4 on");
+}
+
+/// One transaction puts x and deletes it, at revision 7, which is then compacted to.
+fn put_and_deleted() -> Tale {
+    let mut tale = tale();
+    let nested = |request| {
+        let txn = pb::TxnRequest { success: vec![op(request)], ..Default::default() };
+        op(Request::RequestTxn(txn))
+    };
+    let (put, delete) = (Request::RequestPut(put("x", "1")), Request::RequestDeleteRange(delete("x")));
+    let txn = pb::TxnRequest { success: vec![nested(put), nested(delete)], ..Default::default() };
+    tale.open(91, txn);
+    tale.ok((96, 97), compact(7), compacted(7));
+    tale
+}
+
+fn op(request: Request) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
+}
+
+#[test]
+fn a_compaction_leaves_the_last_change_of_its_revision() {
+    // The whole of it was seen before the compaction.
+    let x = put_event(kv("x", "1", (7, 7, 1)), None);
+    let gone = delete_event("x", 7, None);
+    let witness = vec![(94, created(6)), (95, events(7, vec![x.clone(), gone.clone()]))];
+    let seen = |filters: Vec<i32>, responses: Vec<pb::WatchResponse>, compacted: bool| {
+        let mut tale = put_and_deleted();
+        if !compacted {
+            tale.history.ops.pop();
+        }
+        tale.watch(92, watch_all(7), witness.clone());
+        let create = pb::WatchCreateRequest { filters, ..watch_all(7) };
+        tale.watch(98, create, (10..).map(|n| n * 10).zip(responses).collect());
+        tale
+    };
+    let last = || events(7, vec![gone.clone()]);
+    right(&seen(vec![], vec![created(7), last()], true));
+    // Without deletions nothing is left of it.
+    let no_deletes = vec![FilterType::Nodelete.into()];
+    right(&seen(no_deletes.clone(), vec![created(7), progress(7)], true));
+    wrong(&seen(no_deletes, vec![created(7), progress(7)], false), "watch/reliable", "never of \"x\"");
+    // Two who saw the whole of it can't differ.
+    wrong(&seen(vec![], vec![created(7), last()], false), "at_most_once/applied-twice", "revision 7");
+    wrong(&seen(vec![], vec![created(7), progress(7)], true), "watch/reliable", "never of \"x\" deleted");
+}
+
+#[test]
+fn the_calm_demands_answers() {
+    let calm = |tale: &mut Tale| {
+        tale.history.settings.calm_from = Some(Micros(200));
+        tale.history.settings.settle_max = Micros(100);
+        tale.history.settings.calm_op_max = Micros(50);
+        tale.history.settings.ended = Micros(1_000);
+    };
+    let all = || vec![created(1), a1(), b1(), a2(), gone(), b2()];
+    let mut asked = seen(create(0), all());
+    calm(&mut asked);
+    asked.history.watches[0].asked = vec![Micros(120), Micros(400), Micros(980)];
+    wrong(&asked, "watch/progress", "asked for its progress at 0.000400s");
+    asked.history.watches[0].responses.push((Micros(420), progress(6)));
+    right(&asked);
+    // It waits for one on the same stream that begins later.
+    asked.history.watches[0].responses.pop();
+    asked.watch(95, create(99), vec![(100, created(6))]);
+    let stream = asked.history.watches[0].stream;
+    asked.history.watches[1].stream = stream;
+    asked.history.watches[1].responses[0].1.watch_id = 1;
+    right(&asked);
+    let mut left = seen(create(0), all());
+    calm(&mut left);
+    left.history.watches[0].cancel = Some(Micros(180));
+    wrong(&left, "watch/canceled", "never told that it is");
+    let end = pb::WatchResponse { canceled: true, ..events(6, vec![]) };
+    left.history.watches[0].responses.push((Micros(190), end.clone()));
+    right(&left);
+    left.history.watches[0].responses.push((Micros(195), end.clone()));
+    // A compaction may have ended it already, but nobody ends it three times.
+    right(&left);
+    left.history.watches[0].responses.push((Micros(196), end));
+    wrong(&left, "watch/after-cancel", "after it had been canceled");
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{api::Limits, sessions::TokenSigner};
-use crate::{node::Retention, storage::wal};
+use crate::{node::Retention, storage::wal, watch};
 
 /// How a member starts and behaves.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct Options {
     pub watch_progress: Duration,
     /// How often the log is told how long leases still last, so that the next leader knows.
     pub lease_checkpoint: Duration,
+    /// How many responses of a stream of watches may wait before its watches fall behind.
+    pub watch_queue_max: usize,
     /// What history is kept without anybody asking.
     pub retention: Retention,
     /// How many revisions a step of compaction drops.
@@ -90,6 +92,7 @@ impl Options {
             learners_max: 1,
             watch_progress: Duration::from_secs(600),
             lease_checkpoint: Duration::from_secs(300),
+            watch_queue_max: watch::Config::default().stream_queue_max,
             retention: Retention::All,
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),

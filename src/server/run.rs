@@ -149,6 +149,7 @@ fn log_worker<R: Runtime>(
 fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWorker<R> {
     let config = watch::Config {
         progress_interval_ms: options.watch_progress.as_millis() as u64,
+        stream_queue_max: options.watch_queue_max,
         fragment_bytes_max: options.limits.message_bytes_max(),
         ..watch::Config::default()
     };

@@ -24,7 +24,7 @@ use super::{
     linear::{LISTED_MAX, Owner, Timeline, violation},
     request::{Writes, describe},
 };
-use crate::history::{Call, History, Micros, Op, Outcome, Reply};
+use crate::history::{Call, Fact, History, Micros, Op, Outcome, Reply};
 
 /// What calls say of one lease.
 #[derive(Default)]
@@ -55,6 +55,20 @@ struct Attached<'a> {
     until: i64,
 }
 
+/// From when on a leader counts the time of all leases: in the calm, its own election's, if messages were recorded.
+fn led_since(history: &History) -> Option<Micros> {
+    let calm = history.settings.calm_from?;
+    let leads = |fact: &Fact| matches!(fact, Fact::Heartbeat { .. } | Fact::Append { .. });
+    let leading = history.messages.iter().filter(|message| leads(&message.fact));
+    match leading.clone().map(|message| message.term).max() {
+        Some(term) => {
+            let first = leading.filter(|message| message.term == term).map(|message| message.at).min()?;
+            Some(first.max(calm))
+        }
+        None => Some(calm.after(history.settings.settle_max)),
+    }
+}
+
 struct Leases<'a> {
     history: &'a History,
     timeline: &'a Timeline,
@@ -68,6 +82,8 @@ struct Leases<'a> {
     latest: Option<&'a Op>,
     /// Whether a grant without an answer left its id to the cluster.
     nameless: bool,
+    /// From when on a leader counts their time in the calm.
+    led_since: Option<Micros>,
     found: Vec<Violation>,
 }
 
@@ -78,9 +94,19 @@ const fn seconds(ttl: i64) -> Micros {
 impl<'a> Leases<'a> {
     fn of(history: &'a History, timeline: &'a Timeline) -> Self {
         let (lives, attached, open_deletions, lists, latest, found) = Default::default();
-        let nameless = false;
-        let mut leases =
-            Self { history, timeline, lives, attached, open_deletions, lists, latest, nameless, found };
+        let (nameless, led_since) = (false, led_since(history));
+        let mut leases = Self {
+            history,
+            timeline,
+            lives,
+            attached,
+            open_deletions,
+            lists,
+            latest,
+            nameless,
+            led_since,
+            found,
+        };
         for op in &history.ops {
             leases.take(op);
             leases.take_other(op);
@@ -285,7 +311,7 @@ impl<'a> Leases<'a> {
     /// In the calm, a lease that nobody renews ends.
     fn ends(&mut self, lease: i64, life: &Life<'a>) {
         let settings = &self.history.settings;
-        let Some(calm) = settings.calm_from.map(|calm| calm.after(settings.settle_max)) else { return };
+        let Some(calm) = self.led_since else { return };
         let Some(ttl) = life.grants.iter().chain(&life.renewals).map(|(_, ttl)| *ttl).max() else { return };
         if !life.open_grants.is_empty() || !life.ends.is_empty() {
             return;

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use super::{
     Violation,
-    kv::{Span, show},
-    linear::{LISTED_MAX, Owner, Timeline},
-    request::Writes,
+    kv::{Kv, Span, show, show_kv},
+    linear::{LISTED_MAX, Owner, Timeline, violation},
+    request::{Writes, describe},
 };
 use crate::history::{Call, Held, History, Micros, Op, Outcome, Reply};
 
@@ -90,9 +90,94 @@ fn newest(history: &History, timeline: &Timeline, at: Micros) -> i64 {
     first + timeline.owners.iter().take_while(|owner| started(owner)).count() as i64
 }
 
+/// A member's own lock and election services: who is told that it is its turn had a key that was, at some moment of the
+/// call, there and older than all others of its line.
+fn turns(history: &History, timeline: &Timeline) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for op in &history.ops {
+        let (key, made) = match op.outcome.reply() {
+            Some(Reply::Lock(reply)) => (&reply.key, None),
+            Some(Reply::Campaign(reply)) => match &reply.leader {
+                Some(leader) => (&leader.key, Some(leader.rev)),
+                None => continue,
+            },
+            _ => continue,
+        };
+        let to = newest(history, timeline, op.end.unwrap_or(op.start));
+        let Some(slash) = key.iter().rposition(|byte| *byte == b'/') else { continue };
+        if to > timeline.sound_until {
+            continue;
+        }
+        let from = timeline.seen.floor(op.start);
+        let line = Span::new(&key.slice(..=slash), &[&key[..slash], b"0"].concat().into());
+        // Each life of the key, with its end.
+        let lives = lives(timeline, key).into_iter();
+        let mut lives = lives.filter(|(created, _)| made.is_none_or(|made| made == *created));
+        let others: Vec<(i64, i64)> = timeline
+            .model
+            .histories()
+            .filter(|(other, _)| *other != key && line.contains(other))
+            .flat_map(|(other, _)| self::lives(timeline, other))
+            .collect();
+        let was_first = lives.any(|(created, ended)| {
+            let older = others.iter().filter(|(other, _)| *other < created).map(|(_, end)| *end).max();
+            // From when on nobody is before it.
+            let first = older.unwrap_or(0).max(created);
+            first <= to && first < ended && ended > from
+        });
+        if !was_first {
+            let text = format!(
+                "{} was told that it is its turn, and its key {} was never the oldest of its line",
+                describe(op),
+                show(key)
+            );
+            violations.push(violation("locks/turn", text, &[op]));
+        }
+    }
+    violations
+}
+
+/// The lives of a key: the revisions that made it, with those that deleted it.
+fn lives(timeline: &Timeline, key: &[u8]) -> Vec<(i64, i64)> {
+    let mut lives = Vec::new();
+    for kv in timeline.model.versions(key) {
+        match lives.last_mut() {
+            Some((_, end)) if kv.is_deletion() => *end = kv.mod_revision,
+            _ if kv.version == 1 => lives.push((kv.mod_revision, i64::MAX)),
+            _ => {}
+        }
+    }
+    lives
+}
+
+/// Who is said to lead an election did, at that revision.
+fn leaders(history: &History, timeline: &Timeline) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for op in &history.ops {
+        let (Call::Leader(request), Some(Reply::Leader(reply))) = (&op.call, op.outcome.reply()) else {
+            continue;
+        };
+        let at = reply.header.as_ref().map_or(0, |header| header.revision);
+        if at > timeline.sound_until {
+            continue;
+        }
+        let name = &request.name[..];
+        let line = Span::new(&[name, b"/"].concat().into(), &[name, b"0"].concat().into());
+        let oldest = timeline.model.scan(&line, at).min_by_key(|kv| kv.create_revision);
+        let told = reply.kv.as_ref().and_then(Kv::from_raw);
+        if oldest != told.as_ref() {
+            let told = told.as_ref().map_or("nobody".to_owned(), show_kv);
+            let text = format!("{} was told of {told}, who did not lead at revision {at}", describe(op));
+            violations.push(violation("locks/leader", text, &[op]));
+        }
+    }
+    violations
+}
+
 /// Checks who held what.
 pub fn check_with(history: &History, timeline: &Timeline) -> Vec<Violation> {
-    let mut violations = Vec::new();
+    let mut violations = turns(history, timeline);
+    violations.extend(leaders(history, timeline));
     let tell = |rule, at, text| Violation { rule, text, ops: Vec::new(), watches: Vec::new(), at };
     let calls = by_lease(history);
     let open = open_deletions(history);

@@ -13,14 +13,17 @@
 //! | [`watch`] | ordered, unique, atomic, reliable, bookmarkable, true |
 //! | [`lease`] | leases end, not early, and stay ended |
 //! | [`locks`] | one holds at a time, in turn |
+//! | [`authz`] | what is answered was permitted, and what is denied was not |
 //! | [`revision`] | headers name one cluster, and never go back |
 //! | [`liveness`] | in the calm, calls are answered and members come to the same state |
 //!
-//! [`linear`] replays the history's revisions through the [`model`]; the oracles for watches, leases, locks and compaction
-//! judge by that replay, as far as it is certain. Left out: users and their permissions.
+//! [`linear`] replays the history's revisions through the [`model`]; the oracles for watches, leases, locks, compaction
+//! and authorization judge by that replay, as far as it is certain.
 
+pub mod authz;
 pub mod compaction;
 mod compare;
+mod cover;
 mod evidence;
 pub mod kv;
 pub mod lease;
@@ -33,6 +36,7 @@ pub mod raft;
 mod replay;
 pub mod request;
 pub mod revision;
+mod rights;
 pub mod state_hash;
 pub mod watch;
 
@@ -100,6 +104,7 @@ pub fn all(history: &History) -> Report {
     violations.extend(watch::check_with(history, &timeline));
     violations.extend(lease::check_with(history, &timeline));
     violations.extend(locks::check_with(history, &timeline));
+    violations.extend(authz::check_with(history, &timeline));
     violations.extend(revision::check(history));
     violations.extend(liveness::check(history));
     Report { violations, undecided: timeline.undecided, looked_at }

@@ -11,7 +11,7 @@
 //! Until the replayed order is no longer sound, events are compared with the model's; order, uniqueness and atomicity
 //! are judged from the watch alone. Left out: whether a start that the client chose to resume at was a good one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kontiki::wire::{etcdserverpb as pb, mvccpb::event::EventType};
 
@@ -21,7 +21,7 @@ use super::{
     linear::{LISTED_MAX, Timeline},
     order::Seen,
 };
-use crate::history::{Call, History, Micros, Outcome, WatchLog};
+use crate::history::{Call, History, Micros, Outcome, Settings, WatchLog};
 
 /// An event as it came.
 struct Event {
@@ -63,6 +63,8 @@ struct Walk<'a> {
     /// The newest bookmark.
     bookmark: i64,
     canceled: bool,
+    /// Whether that was said once more, to its client who had asked for it.
+    twice: bool,
     at: Micros,
     violations: Vec<Violation>,
 }
@@ -81,6 +83,10 @@ impl Walk<'_> {
 
     fn response(&mut self, response: &pb::WatchResponse) {
         if self.canceled {
+            // A compaction and its client may both have ended it.
+            if response.canceled && self.log.cancel.is_some() && !std::mem::replace(&mut self.twice, true) {
+                return;
+            }
             return self.tell("watch/after-cancel", "was answered after it had been canceled".to_owned());
         }
         let stream_wide = response.watch_id == -1 && !response.created;
@@ -144,12 +150,22 @@ impl Walk<'_> {
     /// Nothing that it should have been told lies between.
     fn nothing_between(&mut self, from: i64, to: i64, said: &str) {
         let to_sound = to.min(self.timeline.sound_until);
-        let wanted = |kv: &Kv| wanted(&self.log.create, kv);
-        let missed = self.timeline.model.within(&self.span, from, to_sound).find(|(kv, _)| wanted(kv));
+        let due = |kv: &Kv| wanted(&self.log.create, kv) && !self.may_be_gone(kv);
+        let missed = self.timeline.model.within(&self.span, from, to_sound).find(|(kv, _)| due(kv));
         if let Some((kv, _)) = missed {
             let text = format!("{said} {to}, but never of {}", show_kv(kv));
             self.tell("watch/reliable", text);
         }
+    }
+
+    /// Whether a compaction may have dropped a change that the watch has not heard of: of the revision compacted to
+    /// only the last change of each key stays.
+    fn may_be_gone(&self, change: &Kv) -> bool {
+        let revision = change.mod_revision;
+        let versions = self.timeline.model.versions(&change.key).iter();
+        let last = versions.rev().find(|kv| kv.mod_revision == revision);
+        last.is_some_and(|last| last != change)
+            && self.compactions.iter().any(|(to, start)| *to >= revision && *start <= self.at)
     }
 
     fn told(&mut self, response: &pb::WatchResponse) {
@@ -236,12 +252,17 @@ impl Walk<'_> {
             .collect();
         let seen = &self.events;
         let compacted = self.compactions.iter().any(|(to, start)| *to >= revision && *start <= self.at);
-        if compacted && expected.len() > seen.len() {
-            // Of the revision that was compacted to only the last change of a key stays.
-            return;
+        // What was dropped need not be seen.
+        let mut told: Vec<&(Kv, Option<Kv>)> = Vec::new();
+        for change in &expected {
+            let (kv, next) = (&change.0, seen.get(told.len()));
+            let same = next.is_some_and(|next| *kv == next.kv && kv.is_deletion() == next.deletes);
+            if same || !self.may_be_gone(kv) {
+                told.push(change);
+            }
         }
-        let differs = expected.len() != seen.len()
-            || expected
+        let differs = told.len() != seen.len()
+            || told
                 .iter()
                 .zip(seen)
                 .any(|((kv, _), seen)| *kv != seen.kv || kv.is_deletion() != seen.deletes);
@@ -254,7 +275,8 @@ impl Walk<'_> {
             return self
                 .tell("watch/events", format!("got [{saw}] at revision {revision}, which did [{did}]"));
         }
-        for (number, (kv, prev)) in expected.iter().enumerate() {
+        let told: Vec<(Kv, Option<Kv>)> = told.into_iter().cloned().collect();
+        for (number, (kv, prev)) in told.iter().enumerate() {
             let seen = self.events[number].prev.clone();
             let due = if create.prev_kv { prev.clone() } else { None };
             if seen != due && !(seen.is_none() && compacted) {
@@ -290,19 +312,42 @@ impl Walk<'_> {
         }
     }
 
-    fn late(&mut self, history: &History) {
+    /// A question for the progress, or a wish to be canceled, that was never answered in the calm.
+    fn unanswered(&mut self, settings: &Settings, calm: Micros, ahead: &BTreeSet<u64>) {
+        let due = |asked: Micros| asked.max(calm).after(settings.calm_op_max) < settings.ended;
+        self.at = settings.ended;
+        if let Some(asked) = self.log.cancel.filter(|asked| due(*asked)) {
+            let text = format!("was to be canceled at {asked}, and was never told that it is");
+            return self.tell("watch/canceled", text);
+        }
+        let last = self
+            .log
+            .responses
+            .iter()
+            .rev()
+            .find(|(_, response)| response.events.is_empty() && !response.created && !response.canceled);
+        let last = last.map_or(self.log.start, |(at, _)| *at);
+        // An earlier one may have been passed over for another watch of the stream that was behind.
+        let asked = self.log.asked.iter().find(|asked| **asked >= calm && **asked > last && due(**asked));
+        if let (Some(asked), false) = (asked, ahead.contains(&self.log.stream)) {
+            let text = format!("asked for its progress at {asked}, and got none to the end");
+            self.tell("watch/progress", text);
+        }
+    }
+
+    /// What the calm owes a watch that is open to the end. `ahead`: the streams with watches that have not begun.
+    fn late(&mut self, history: &History, ahead: &BTreeSet<u64>) {
         let settings = &history.settings;
         let (Some(calm), Some(next)) = (settings.calm_from, self.next) else { return };
         let member =
             self.log.responses.iter().find_map(|(_, response)| response.header.as_ref()).map(|h| h.member_id);
         let lives =
             settings.calm_nodes.is_empty() || member.is_some_and(|id| settings.calm_nodes.contains(&id));
-        if self.canceled
-            || self.log.cancel.is_some()
-            || self.log.ended.is_some()
-            || !lives
-            || next == i64::MAX
-        {
+        if self.canceled || self.log.ended.is_some() || !lives {
+            return;
+        }
+        self.unanswered(settings, calm.after(settings.settle_max), ahead);
+        if self.log.cancel.is_some() || next == i64::MAX {
             return;
         }
         let Some(due) = due(&self.timeline.seen, settings.ended, settings.calm_op_max) else { return };
@@ -331,6 +376,13 @@ impl Walk<'_> {
             self.tell("watch/progress", text);
         }
     }
+}
+
+/// The streams with a watch that waits for a revision which has not come.
+fn ahead(history: &History, seen: &Seen) -> BTreeSet<u64> {
+    let newest = seen.floor(history.settings.ended);
+    let waits = |log: &&WatchLog| log.create.start_revision < 0 || log.create.start_revision > newest;
+    history.watches.iter().filter(waits).map(|log| log.stream).collect()
 }
 
 /// The newest revision that had been seen `span` before the end.
@@ -372,7 +424,7 @@ fn ids(history: &History) -> Vec<Violation> {
 
 /// Checks all watches.
 pub fn check_with(history: &History, timeline: &Timeline) -> Vec<Violation> {
-    let compactions = compactions(history);
+    let (compactions, ahead) = (compactions(history), ahead(history, &timeline.seen));
     let mut violations = ids(history);
     for log in &history.watches {
         let mut walk = Walk {
@@ -387,6 +439,7 @@ pub fn check_with(history: &History, timeline: &Timeline) -> Vec<Violation> {
             fragment: false,
             bookmark: 0,
             canceled: false,
+            twice: false,
             at: log.start,
             violations: Vec::new(),
         };
@@ -394,7 +447,7 @@ pub fn check_with(history: &History, timeline: &Timeline) -> Vec<Violation> {
             walk.at = *at;
             walk.response(response);
         }
-        walk.late(history);
+        walk.late(history, &ahead);
         violations.append(&mut walk.violations);
     }
     violations

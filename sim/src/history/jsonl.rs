@@ -89,6 +89,8 @@ struct WatchLine {
     client: u32,
     member: u32,
     stream: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
     start: Micros,
     create: String,
     #[serde(default)]
@@ -107,6 +109,8 @@ struct ResponseLine {
 #[serde(deny_unknown_fields)]
 struct WatchEndLine {
     watch: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    asked: Vec<Micros>,
     #[serde(default)]
     cancel: Option<Micros>,
     #[serde(default)]
@@ -172,9 +176,22 @@ impl WatchLine {
     fn read(self) -> Result<WatchLog> {
         let create =
             pb::WatchCreateRequest::decode(decode(&self.create)?).context("not a WatchCreateRequest")?;
-        let Self { id, client, member, stream, start, resumes, .. } = self;
-        let (responses, cancel, ended) = (Vec::new(), None, None);
-        Ok(WatchLog { id, client, member, stream, create, start, responses, cancel, ended, resumes })
+        let Self { id, client, member, user, stream, start, resumes, .. } = self;
+        let (responses, asked, cancel, ended) = (Vec::new(), Vec::new(), None, None);
+        Ok(WatchLog {
+            id,
+            client,
+            member,
+            user,
+            stream,
+            create,
+            start,
+            responses,
+            asked,
+            cancel,
+            ended,
+            resumes,
+        })
     }
 }
 
@@ -209,7 +226,7 @@ impl Reader {
             }
             Line::WatchEnd(end) => {
                 let watch = self.watch(end.watch)?;
-                (watch.cancel, watch.ended) = (end.cancel, end.ended);
+                (watch.asked, watch.cancel, watch.ended) = (end.asked, end.cancel, end.ended);
             }
             Line::Held(held) => history.held.push(held),
             Line::Applied(applied) => history.applied.push(applied),
@@ -245,6 +262,7 @@ fn watch_lines(watch: &WatchLog) -> Vec<Line> {
         client: watch.client,
         member: watch.member,
         stream: watch.stream,
+        user: watch.user.clone(),
         start: watch.start,
         create: BASE64.encode(watch.create.encode_to_vec()),
         resumes: watch.resumes,
@@ -253,7 +271,8 @@ fn watch_lines(watch: &WatchLog) -> Vec<Line> {
         let bytes = BASE64.encode(response.encode_to_vec());
         lines.push(Line::Response(ResponseLine { watch: watch.id, at: *at, bytes }));
     }
-    lines.push(Line::WatchEnd(WatchEndLine { watch: watch.id, cancel: watch.cancel, ended: watch.ended }));
+    let WatchLog { id, asked, cancel, ended, .. } = watch.clone();
+    lines.push(Line::WatchEnd(WatchEndLine { watch: id, asked, cancel, ended }));
     lines
 }
 

@@ -96,6 +96,8 @@ pub struct WatchLog {
     pub client: u32,
     /// Which member was asked, by the recorder's number.
     pub member: u32,
+    /// Who the client was logged in as when it opened the stream; none without authentication.
+    pub user: Option<String>,
     /// The stream; several watches may share one.
     pub stream: u64,
     /// What was asked. After a lost stream, with the `start_revision` that the client resumes at.
@@ -104,6 +106,8 @@ pub struct WatchLog {
     pub start: Micros,
     /// What came, in order. A response to a progress request (watch id -1) goes to each watch of its stream.
     pub responses: Vec<(Micros, pb::WatchResponse)>,
+    /// When the client asked for the progress of the stream, while this watch was one of its.
+    pub asked: Vec<Micros>,
     /// When the client asked to cancel it.
     pub cancel: Option<Micros>,
     /// When the stream was seen to end; none if it was still open when the recording ended.

@@ -9,7 +9,7 @@ use crate::{net::Link, plan::Knobs};
 pub type Change = fn(&mut Knobs);
 
 /// Makes one knob plain each, the most telling first.
-pub const CHANGES: [(&str, Change); 19] = [
+pub const CHANGES: [(&str, Change); 24] = [
     ("1 member", |knobs| knobs.members = 1),
     ("3 members", |knobs| knobs.members = knobs.members.min(3)),
     ("5 members", |knobs| knobs.members = knobs.members.min(5)),
@@ -26,6 +26,11 @@ pub const CHANGES: [(&str, Change); 19] = [
     ("many segments kept", |knobs| knobs.wals_max = 5),
     ("many snapshots kept", |knobs| knobs.snapshots_max = 5),
     ("large batches of compaction", |knobs| knobs.compaction_batch = 1_000),
+    ("steady compaction", |knobs| knobs.compaction_pause_ms = 10),
+    ("long queues of watches", |knobs| knobs.watch_queue_max = 256),
+    ("etcd's largest request", |knobs| knobs.request_bytes_max = 1_572_864),
+    ("nobody is a user", |knobs| knobs.auth = false),
+    ("simple tokens", |knobs| knobs.signed_tokens = false),
     ("rare progress", |knobs| knobs.watch_progress_ms = 60_000),
     ("etcd's smallest lease", |knobs| knobs.lease_ttl_min = 1),
     ("etcd's pace of lease checkpoints", |knobs| knobs.lease_checkpoint_ms = 300_000),

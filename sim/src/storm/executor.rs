@@ -307,8 +307,9 @@ impl Host for Executor {
         _address: Address,
         api: Api<M>,
         call: Call,
+        token: Option<String>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send {
-        handlers::call(self, process, api, call)
+        handlers::call(self, process, api, call, token)
     }
 
     fn watch<M: Member>(
@@ -316,10 +317,11 @@ impl Host for Executor {
         process: Process,
         _address: Address,
         api: Api<M>,
+        token: Option<String>,
         requests: mpsc::UnboundedReceiver<pb::WatchRequest>,
         responses: mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) {
-        self.spawn(process, Box::pin(handlers::serve_watch(api, requests, responses)));
+        self.spawn(process, Box::pin(handlers::serve_watch(api, token, requests, responses)));
     }
 }
 

@@ -10,20 +10,25 @@ use futures_util::{Stream, StreamExt, stream};
 use kontiki::{
     server::api::{Api, Member},
     wire::etcdserverpb::{
-        self as pb, cluster_client::ClusterClient, cluster_server::ClusterServer, kv_client::KvClient,
-        kv_server::KvServer, lease_client::LeaseClient, lease_server::LeaseServer,
-        maintenance_client::MaintenanceClient, maintenance_server::MaintenanceServer,
-        watch_client::WatchClient, watch_server::WatchServer,
+        self as pb, auth_client::AuthClient, auth_server::AuthServer, cluster_client::ClusterClient,
+        cluster_server::ClusterServer, kv_client::KvClient, kv_server::KvServer, lease_client::LeaseClient,
+        lease_server::LeaseServer, maintenance_client::MaintenanceClient,
+        maintenance_server::MaintenanceServer, watch_client::WatchClient, watch_server::WatchServer,
+    },
+    wire::{
+        v3electionpb::{election_client::ElectionClient, election_server::ElectionServer},
+        v3lockpb::{lock_client::LockClient, lock_server::LockServer},
     },
 };
 use tokio::sync::mpsc;
 use tonic::{
-    Request, Status, Streaming,
+    Status, Streaming,
     transport::{Channel, Endpoint, Server},
 };
 
 use crate::{
     history::{Call, Reply},
+    host::with_token,
     net::Address,
     storm::forward,
 };
@@ -38,6 +43,9 @@ pub(super) async fn serve<M: Member>(address: Address, api: Api<M>) {
         .add_service(WatchServer::new(api.clone()))
         .add_service(LeaseServer::new(api.clone()))
         .add_service(ClusterServer::new(api.clone()))
+        .add_service(AuthServer::new(api.clone()))
+        .add_service(LockServer::new(api.clone()))
+        .add_service(ElectionServer::new(api.clone()))
         .add_service(MaintenanceServer::new(api))
         .serve(at)
         .await;
@@ -55,30 +63,30 @@ fn channel(address: Address) -> Result<Channel, Status> {
 }
 
 macro_rules! remote {
-    ($channel:ident, $call:ident; $($name:ident => $client:ident::$method:ident;)*) => {
+    ($channel:ident, $call:ident, $token:ident; $($name:ident => $client:ident::$method:ident;)*) => {
         match $call {
             $(Call::$name(request) => $client::new($channel)
-                .$method(Request::new(request))
+                .$method(with_token(request, $token.as_deref()))
                 .await
                 .map(|response| Reply::from(response.into_inner())),)*
             Call::LeaseKeepAlive(request) => {
                 // Left open: a stream that ends would end the renewal with it.
                 let requests = stream::iter([request]).chain(stream::pending());
+                let requests = with_token(requests, $token.as_deref());
                 let mut renewed = LeaseClient::new($channel).lease_keep_alive(requests).await?.into_inner();
                 match renewed.next().await {
                     Some(response) => response.map(Reply::from),
                     None => Err(Status::unavailable("connection reset")),
                 }
             }
-            other => Err(Status::unimplemented(other.name())),
         }
     };
 }
 
 /// Calls the member at an address.
-pub(super) async fn call(address: Address, call: Call) -> Result<Reply, Status> {
+pub(super) async fn call(address: Address, call: Call, token: Option<String>) -> Result<Reply, Status> {
     let channel = channel(address)?;
-    remote! { channel, call;
+    remote! { channel, call, token;
         Range => KvClient::range;
         Put => KvClient::put;
         DeleteRange => KvClient::delete_range;
@@ -100,16 +108,40 @@ pub(super) async fn call(address: Address, call: Call) -> Result<Reply, Status> 
         HashKv => MaintenanceClient::hash_kv;
         MoveLeader => MaintenanceClient::move_leader;
         Downgrade => MaintenanceClient::downgrade;
+        AuthEnable => AuthClient::auth_enable;
+        AuthDisable => AuthClient::auth_disable;
+        AuthStatus => AuthClient::auth_status;
+        Authenticate => AuthClient::authenticate;
+        UserAdd => AuthClient::user_add;
+        UserGet => AuthClient::user_get;
+        UserList => AuthClient::user_list;
+        UserDelete => AuthClient::user_delete;
+        UserChangePassword => AuthClient::user_change_password;
+        UserGrantRole => AuthClient::user_grant_role;
+        UserRevokeRole => AuthClient::user_revoke_role;
+        RoleAdd => AuthClient::role_add;
+        RoleGet => AuthClient::role_get;
+        RoleList => AuthClient::role_list;
+        RoleDelete => AuthClient::role_delete;
+        RoleGrantPermission => AuthClient::role_grant_permission;
+        RoleRevokePermission => AuthClient::role_revoke_permission;
+        Lock => LockClient::lock;
+        Unlock => LockClient::unlock;
+        Campaign => ElectionClient::campaign;
+        Proclaim => ElectionClient::proclaim;
+        Leader => ElectionClient::leader;
+        Resign => ElectionClient::resign;
     }
 }
 
 /// Watches over a stream with the member at an address.
 pub(super) async fn watch(
     address: Address,
+    token: Option<String>,
     requests: mpsc::UnboundedReceiver<pb::WatchRequest>,
     responses: mpsc::Sender<Result<pb::WatchResponse, Status>>,
 ) {
-    match open_watch(channel(address), Requests(requests)).await {
+    match open_watch(channel(address), token, Requests(requests)).await {
         // Who drops the responses drops the requests too, and their end is the stream's.
         Ok(stream) => forward(stream, responses).await,
         Err(status) => forward(stream::iter([Err(status)]), responses).await,
@@ -118,9 +150,10 @@ pub(super) async fn watch(
 
 async fn open_watch(
     channel: Result<Channel, Status>,
+    token: Option<String>,
     requests: Requests,
 ) -> Result<Streaming<pb::WatchResponse>, Status> {
-    Ok(WatchClient::new(channel?).watch(requests).await?.into_inner())
+    Ok(WatchClient::new(channel?).watch(with_token(requests, token.as_deref())).await?.into_inner())
 }
 
 /// Requests as they come.

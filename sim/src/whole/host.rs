@@ -155,8 +155,9 @@ impl Host for MadsimHost {
         address: Address,
         _api: Api<M>,
         call: Call,
+        token: Option<String>,
     ) -> Result<Reply, Status> {
-        grpc::call(address, call).await
+        grpc::call(address, call, token).await
     }
 
     fn watch<M: Member>(
@@ -164,9 +165,10 @@ impl Host for MadsimHost {
         _process: Process,
         address: Address,
         _api: Api<M>,
+        token: Option<String>,
         requests: mpsc::UnboundedReceiver<pb::WatchRequest>,
         responses: mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) {
-        self.spawn(Process::WORLD, Box::pin(grpc::watch(address, requests, responses)));
+        self.spawn(Process::WORLD, Box::pin(grpc::watch(address, token, requests, responses)));
     }
 }
