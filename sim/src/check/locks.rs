@@ -43,7 +43,8 @@ fn until(
     for op in calls {
         let ttl = match (&op.call, &op.outcome) {
             (_, Outcome::Ok(Reply::LeaseGrant(reply))) => reply.ttl,
-            (_, Outcome::Ok(Reply::LeaseKeepAlive(reply))) => reply.ttl,
+            // One that finds no lease shows no life.
+            (_, Outcome::Ok(Reply::LeaseKeepAlive(reply))) if reply.ttl > 0 => reply.ttl,
             (Call::LeaseRevoke(_), Outcome::Ok(_) | Outcome::Unknown(_)) => {
                 until = until.min(op.start);
                 continue;
