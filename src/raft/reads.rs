@@ -6,7 +6,9 @@
 //! never come again: (term, counter), and a term has one leader.
 //!
 //! A follower sends one question at a time for all its reads; more wait for the next. A question that is not
-//! answered is put again under a new id, and the answer to the old one no longer counts.
+//! answered in time is put again under a new id, for the reads that have come in since as well. Whichever answer comes
+//! counts for the reads that were there when its question was put: where an answer takes longer than the time that is
+//! given to it, reads are late, and still are answered.
 
 use std::collections::VecDeque;
 
@@ -97,19 +99,25 @@ impl Rounds {
 pub(super) struct Questions {
     /// For the next question.
     waiting: Vec<ReadId>,
-    asked: Option<Question>,
+    /// Under way, oldest first: each with the reads that came in since the one before it.
+    asked: VecDeque<Question>,
+    /// Ticks since the newest question, which is due again when they are too many.
+    ticks: u64,
+    overdue: bool,
 }
 
 #[derive(Debug)]
 struct Question {
     context: Bytes,
     ids: Vec<ReadId>,
-    ticks: u64,
 }
+
+/// Questions under way to which an answer still counts.
+const QUESTIONS_MAX: usize = 16;
 
 impl Questions {
     pub fn count(&self) -> usize {
-        self.waiting.len() + self.asked.as_ref().map_or(0, |question| question.ids.len())
+        self.waiting.len() + self.asked.iter().map(|question| question.ids.len()).sum::<usize>()
     }
 
     pub fn push(&mut self, id: ReadId) {
@@ -118,34 +126,41 @@ impl Questions {
 
     /// Whether a question is due.
     pub fn due(&self) -> bool {
-        self.asked.is_none() && !self.waiting.is_empty()
+        self.overdue || self.asked.is_empty() && !self.waiting.is_empty()
     }
 
-    /// The reads that wait go out under this id.
+    /// The reads that wait go out under this id, and all earlier ones with them.
     pub fn ask(&mut self, context: Bytes) {
         let ids = std::mem::take(&mut self.waiting);
-        self.asked = Some(Question { context, ids, ticks: 0 });
+        self.asked.push_back(Question { context, ids });
+        (self.ticks, self.overdue) = (0, false);
+        if self.asked.len() > QUESTIONS_MAX
+            && let Some(oldest) = self.asked.pop_front()
+            && let Some(next) = self.asked.front_mut()
+        {
+            next.ids.splice(0..0, oldest.ids);
+        }
     }
 
-    /// After `ticks_max` ticks without an answer the question is due again.
+    /// After `ticks_max` ticks without an answer another question is due.
     pub fn tick(&mut self, ticks_max: u64) {
-        if let Some(question) = &mut self.asked {
-            question.ticks += 1;
-            if question.ticks >= ticks_max {
-                let mut ids = std::mem::take(&mut question.ids);
-                self.asked = None;
-                ids.append(&mut self.waiting);
-                self.waiting = ids;
-            }
+        if !self.asked.is_empty() {
+            self.ticks += 1;
+            self.overdue = self.ticks >= ticks_max;
         }
     }
 
-    /// The reads that an answer is for; none if the question is not the one that is open.
+    /// The reads that an answer is for: those of its question, and of the earlier ones.
     pub fn answered(&mut self, context: &Bytes) -> Vec<ReadId> {
-        match self.asked.take_if(|question| question.context == *context) {
-            Some(question) => question.ids,
-            None => Vec::new(),
+        let Some(at) = self.asked.iter().position(|question| question.context == *context) else {
+            return Vec::new();
+        };
+        let ids = self.asked.drain(..=at).flat_map(|question| question.ids).collect();
+        if self.asked.iter().all(|question| question.ids.is_empty()) {
+            self.asked.clear();
         }
+        self.overdue &= !self.asked.is_empty();
+        ids
     }
 
     pub fn into_all(self) -> impl Iterator<Item = ReadId> {
