@@ -1,12 +1,15 @@
 //! `zoo`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Args;
 
 use super::source;
-use crate::zoo::{End, Patch, Row, Scratch, score};
+use crate::zoo::{Catch, End, Patch, Row, Scratch, score};
 
 /// Plants historic bugs, one after the other, and counts how many the simulator catches with its standard settings.
 #[derive(Debug, Args)]
@@ -38,13 +41,14 @@ impl Zoo {
     /// Does it.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let scratch = Scratch::new(self.scratch.clone().map_or_else(cache, Ok)?)?;
+        let control = scratch.build_control()?;
         let mut rows = Vec::new();
         for (name, patch) in scratch.patches()? {
             if !self.only.is_empty() && !self.only.contains(&name) {
                 continue;
             }
             let row = match patch {
-                Ok(patch) => self.row(&scratch, &patch)?,
+                Ok(patch) => self.row(&scratch, &patch, &control)?,
                 Err(why) => {
                     Row { id: name, tier: String::new(), oracle: String::new(), end: End::Broken(why) }
                 }
@@ -55,7 +59,7 @@ impl Zoo {
             }
             rows.push(row);
         }
-        let control = if self.control > 0 { Some(self.control(&scratch)?) } else { None };
+        let control = if self.control > 0 { Some(self.control(&scratch, &control)?) } else { None };
         let table = score(&rows, control.as_ref());
         println!("\n{table}");
         if self.write {
@@ -71,18 +75,33 @@ impl Zoo {
     }
 
     /// One bug. The scratch copy is as it was afterwards.
-    fn row(&self, scratch: &Scratch, patch: &Patch) -> anyhow::Result<Row> {
+    fn row(&self, scratch: &Scratch, patch: &Patch, control: &Path) -> anyhow::Result<Row> {
         let ran = scratch.plant(patch).and_then(|()| scratch.build());
-        let ran = ran.and_then(|program| scratch.run(&program, self.seeds, self.budget, self.jobs));
+        let ran = ran.and_then(|program| self.hunt(scratch, &program, control));
         scratch.restore()?;
         let end = ran.map_or_else(|why| End::Broken(format!("{why:#}")), End::Ran);
         let Patch { id, tier, oracle, .. } = patch.clone();
         Ok(Row { id, tier, oracle, end })
     }
 
-    fn control(&self, scratch: &Scratch) -> anyhow::Result<Row> {
-        let program = scratch.build()?;
-        let catch = scratch.run(&program, self.seeds, self.control, self.jobs)?;
+    /// Runs seeds until one fails that does not fail without the bug: a false alarm is no catch.
+    fn hunt(&self, scratch: &Scratch, program: &Path, control: &Path) -> anyhow::Result<Catch> {
+        let mut all = Catch::default();
+        let mut from = self.seeds;
+        loop {
+            let left = self.budget.saturating_sub(all.cpu_seconds as u64);
+            let catch = scratch.run(program, from, left, self.jobs)?;
+            all.runs += catch.runs;
+            all.cpu_seconds += catch.cpu_seconds;
+            match catch.failed {
+                Some((seed, _)) if scratch.fails(control, seed)? => from = seed + 1,
+                failed => return Ok(Catch { failed, ..all }),
+            }
+        }
+    }
+
+    fn control(&self, scratch: &Scratch, program: &Path) -> anyhow::Result<Row> {
+        let catch = scratch.run(program, self.seeds, self.control, self.jobs)?;
         Ok(Row { id: "control".into(), tier: "–".into(), oracle: "none".into(), end: End::Ran(catch) })
     }
 }

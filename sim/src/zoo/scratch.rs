@@ -187,6 +187,24 @@ impl Scratch {
         Ok(target.join("sim/sim"))
     }
 
+    /// Builds the simulator from the checkout as it is, and gives the program, which stays as it is.
+    ///
+    /// # Errors
+    /// If it does not compile.
+    pub fn build_control(&self) -> anyhow::Result<PathBuf> {
+        let control = self.root.join("control");
+        fs::copy(self.build()?, &control).context("keep the program without a patch")?;
+        Ok(control)
+    }
+
+    /// Whether one seed fails.
+    ///
+    /// # Errors
+    /// If the simulator can't be run, or gives no result.
+    pub fn fails(&self, program: &Path, seed: u64) -> anyhow::Result<bool> {
+        Ok(self.ask(program, &["--seed", &seed.to_string()])?.failed.is_some())
+    }
+
     /// Runs seeds from `from` on until one fails or the budget is spent.
     ///
     /// # Errors
@@ -194,8 +212,13 @@ impl Scratch {
     pub fn run(&self, program: &Path, from: u64, cpu_seconds: u64, jobs: usize) -> anyhow::Result<Catch> {
         let seeds = format!("{from}..");
         let (budget, jobs) = (cpu_seconds.to_string(), jobs.to_string());
+        self.ask(program, &["--seeds", &seeds, "--cpu-seconds", &budget, "--jobs", &jobs])
+    }
+
+    fn ask(&self, program: &Path, which: &[&str]) -> anyhow::Result<Catch> {
         let run = Command::new(program)
-            .args(["run", "--json", "--seeds", &seeds, "--cpu-seconds", &budget, "--jobs", &jobs])
+            .args(["run", "--json"])
+            .args(which)
             .current_dir(&self.root)
             .output()
             .context("run the simulator")?;
