@@ -201,7 +201,8 @@ impl Expirer {
             }
             self.checkpoints.remove(&(at, id));
             let Some(clock) = self.clocks.get(&id) else { continue };
-            let remaining = self.remaining(id, now).unwrap_or_default();
+            // Rounded up: the next leader must not end it before its time.
+            let remaining = clock.expiry.since(now).div_ceil(1000) as i64;
             if !clock.ending && remaining > 0 && remaining < clock.ttl {
                 checkpoints.push((id, remaining));
                 // From here on it may be in the log: a renewal that does not undo it could be forgotten.
