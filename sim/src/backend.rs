@@ -22,8 +22,21 @@ pub struct Brought {
     pub config: Option<Bytes>,
 }
 
-/// Hears of each batch that tables took.
-pub type OnBatch = Arc<dyn Fn(Brought) + Send + Sync>;
+/// What happens to tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They took the batch of an applied index.
+    Brought(Brought),
+    /// Old revisions went.
+    Compacted,
+    /// They were flushed.
+    Flushed,
+    /// They were replaced.
+    Replaced,
+}
+
+/// Hears of each change of the tables.
+pub type OnBatch = Arc<dyn Fn(Change) + Send + Sync>;
 
 /// One incarnation's tables.
 #[derive(Clone)]
@@ -70,15 +83,24 @@ impl Backend for SimBackend {
             hash: number(b"kontiki_state_hash"),
             config: row(b"confState"),
         });
+        let gone = |write: &Write| {
+            matches!(write, Write::Delete(Table::Rev, _) | Write::DeleteRange(Table::Rev, ..))
+        };
+        let compacted = batch.writes.iter().any(gone);
         self.tables.write(batch)?;
         if let Some(brought) = brought {
-            (self.on_batch)(brought);
+            (self.on_batch)(Change::Brought(brought));
+        }
+        if compacted {
+            (self.on_batch)(Change::Compacted);
         }
         Ok(())
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        self.tables.flush()
+        self.tables.flush()?;
+        (self.on_batch)(Change::Flushed);
+        Ok(())
     }
 
     fn snapshot(&self) -> Result<impl Tables, Fault> {
@@ -86,7 +108,9 @@ impl Backend for SimBackend {
     }
 
     fn replace(&self, batches: &mut dyn Iterator<Item = Result<Batch, Fault>>) -> Result<(), Fault> {
-        self.tables.replace(batches)
+        self.tables.replace(batches)?;
+        (self.on_batch)(Change::Replaced);
+        Ok(())
     }
 
     fn size(&self) -> Result<u64, Fault> {

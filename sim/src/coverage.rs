@@ -64,7 +64,7 @@ const OTHER_CALLS: [&str; 23] = [
     "Resign",
 ];
 
-const FAULTS: [&str; 21] = [
+const FAULTS: [&str; 25] = [
     "kill",
     "power loss",
     "power loss in a disk operation",
@@ -86,10 +86,14 @@ const FAULTS: [&str; 21] = [
     "member replaced",
     "member joined",
     "member left",
+    "member updated",
+    "messages held",
+    "rush of clients",
+    "fault at a moment",
 ];
 
 /// Those of one member.
-const TARGETED: [&str; 14] = [
+const TARGETED: [&str; 17] = [
     "kill",
     "power loss",
     "power loss in a disk operation",
@@ -104,6 +108,9 @@ const TARGETED: [&str; 14] = [
     "wall clock jump",
     "member replaced",
     "member left",
+    "member updated",
+    "messages held",
+    "rush of clients",
 ];
 
 const TABLES: [Table; 8] = [

@@ -37,7 +37,7 @@ pub fn clients(rng: &Rng, knobs: &Knobs, calm_from: Micros, steps_max: u64) -> V
         keys: rng.log_between(1, 24) as u8,
         leases: rng.log_between(1, 4) as u8,
         kinds: if kinds.is_empty() { vec![0, 1] } else { kinds },
-        values: if rng.chance(100_000) { 40_000 } else { 64 },
+        values: *rng.pick(&[64, 64, 64, 64, 2_000, 2_000, 2_000, 40_000]),
         serializable: rng.below(500_000) as u32,
         nested: rng.chance(500_000),
     };

@@ -4,12 +4,13 @@
 //! rest of the cluster holds every committed byte: such members are replaced, or stay down, and are always fewer than
 //! half of the voters. All other faults may come together as the plan has them.
 
+mod atlas;
+
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use kontiki::{types::NodeId, wire::etcdserverpb as pb};
@@ -20,14 +21,15 @@ use crate::{
     history::{Call, Outcome, Reply},
     host::{Host, Micros, Process},
     net::{Address, Link, peer_url},
-    plan::{Fault, Plan, Who},
+    plan::{Fault, Moment, Plan, Who},
     probe::Event,
     rng::Rng,
+    rush,
     world::{End, World, name},
 };
 
 /// How often a change of the members is tried.
-const TRIES_MAX: usize = 5;
+const TRIES_MAX: usize = 12;
 
 /// How often a new member is started until it has joined.
 const JOIN_TRIES_MAX: usize = 40;
@@ -37,6 +39,9 @@ const MEMBERS_MAX: usize = 7;
 
 /// Refusals after which an operator tries again.
 const RETRIED: [&str; 4] = ["unhealthy", "not enough started members", "too many", "in sync with leader"];
+
+/// How long after the last fault operators go on with what they have begun.
+pub const OPERATOR_MAX: Micros = 7_000_000;
 
 /// How long an operator waits for an answer.
 const PATIENCE: Micros = 3_000_000;
@@ -49,8 +54,13 @@ pub struct Nemesis<H: Host> {
     rng: Rng,
     /// No fault goes on beyond this.
     calm_from: Micros,
-    /// Whether somebody is changing the members: operators do one such thing at a time.
-    changing: Arc<AtomicBool>,
+    /// The members that somebody is adding, replacing or removing: operators do one such thing at a time, or at least
+    /// not two with the same member.
+    changing: Arc<Mutex<BTreeSet<Address>>>,
+    /// Whom somebody has asked to be removed: they may be out at any time.
+    leaving: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// Where the moment came that was waited for.
+    struck: Option<Address>,
 }
 
 impl<H: Host> Nemesis<H> {
@@ -58,7 +68,15 @@ impl<H: Host> Nemesis<H> {
     pub fn new(world: World<H>, plan: &Plan) -> Self {
         let operator = Client::new(world.clone(), u32::MAX, PATIENCE).as_root();
         let rng = Rng::of(plan.seed, "nemesis");
-        Self { operator, rng, calm_from: plan.calm_from, world, changing: Arc::default() }
+        Self {
+            operator,
+            rng,
+            calm_from: plan.calm_from,
+            world,
+            changing: Arc::default(),
+            leaving: Arc::default(),
+            struck: None,
+        }
     }
 
     /// Sets all faults of a plan to go.
@@ -81,6 +99,7 @@ impl<H: Host> Nemesis<H> {
         let leader = self.world.leader();
         match who {
             Who::At(address) => living.contains(&address).then_some(address),
+            Who::Struck => self.struck.filter(|address| living.contains(address)),
             Who::Leader => leader.or_else(|| living.first().copied()),
             Who::Follower => {
                 let followers: Vec<Address> = living.into_iter().filter(|a| Some(*a) != leader).collect();
@@ -117,6 +136,11 @@ impl<H: Host> Nemesis<H> {
         self.world.probe.event(|| Event::Fault { member, text: format!("end of {}", fault.name()) });
     }
 
+    /// For faults within faults.
+    fn boxed(self, fault: Fault) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { self.carry_out(fault).await })
+    }
+
     async fn carry_out(&self, fault: Fault) {
         match &fault {
             Fault::CrashAll { power, down } => self.crash_all(&fault, *power, *down).await,
@@ -132,9 +156,15 @@ impl<H: Host> Nemesis<H> {
                 self.wait(*span).await;
                 self.world.net.set_link(*from, *to, |link| link.cut = false);
             }
+            Fault::Trap { on, skip, after, what } => {
+                self.wait_for(*on, *skip, *after, (**what).clone()).await
+            }
             Fault::Weather { link, span } => self.weather(&fault, *link, *span).await,
             Fault::MoveLeader { to } => self.move_leader(&fault, *to).await,
-            Fault::Join { learner, promote } => self.alone(self.join(&fault, *learner, *promote)).await,
+            Fault::Join { learner, promote } => {
+                let address = self.world.free_address();
+                self.alone(address, self.join(&fault, address, *learner, *promote)).await;
+            }
             Fault::Crash { who, .. }
             | Fault::CrashInDisk { who, .. }
             | Fault::Pause { who, .. }
@@ -146,7 +176,10 @@ impl<H: Host> Nemesis<H> {
             | Fault::ClockRate { who, .. }
             | Fault::WallJump { who, .. }
             | Fault::Replace { who, .. }
-            | Fault::Leave { who } => {
+            | Fault::Hold { who, .. }
+            | Fault::Rush { who, .. }
+            | Fault::Update { who }
+            | Fault::Leave { who, .. } => {
                 if let Some(member) = self.whose(*who) {
                     self.note(member, &fault);
                     self.of_one(&fault, member).await;
@@ -194,9 +227,22 @@ impl<H: Host> Nemesis<H> {
                     clock.jump_wall(*by_ms);
                 }
             }
-            Fault::Replace { learner, down, .. } => self.alone(self.replace(member, *learner, *down)).await,
-            Fault::Leave { .. } => self.alone(self.leave(member)).await,
-            Fault::CrashAll { .. }
+            Fault::Replace { learner, down, .. } => {
+                self.alone(member, self.replace(member, *learner, *down)).await;
+            }
+            Fault::Leave { linger, .. } => self.alone(member, self.leave(member, *linger)).await,
+            Fault::Update { .. } => self.update(member).await,
+            Fault::Hold { inbound, outbound, span, .. } => {
+                self.hold(member, *inbound, *outbound, true);
+                self.wait(*span).await;
+                self.hold(member, *inbound, *outbound, false);
+            }
+            Fault::Rush { pause, span, .. } => {
+                let until = (world.host.now() + span).min(self.calm_from);
+                rush::rush(world.clone(), self.rng.clone(), member, *pause, until).await;
+            }
+            Fault::Trap { .. }
+            | Fault::CrashAll { .. }
             | Fault::Split { .. }
             | Fault::Seesaw { .. }
             | Fault::CutLink { .. }
@@ -250,6 +296,10 @@ impl<H: Host> Nemesis<H> {
             | Fault::MoveLeader { .. }
             | Fault::Replace { .. }
             | Fault::Join { .. }
+            | Fault::Hold { .. }
+            | Fault::Rush { .. }
+            | Fault::Update { .. }
+            | Fault::Trap { .. }
             | Fault::Leave { .. } => {}
         }
     }
@@ -277,6 +327,35 @@ impl<H: Host> Nemesis<H> {
             }
             if outbound {
                 self.world.net.set_link(member, other, |link| link.cut = cut);
+            }
+        }
+    }
+
+    fn hold(&self, member: Address, inbound: bool, outbound: bool, held: bool) {
+        for other in self.world.addresses().into_iter().filter(|other| *other != member) {
+            if inbound {
+                self.world.net.set_link(other, member, |link| link.held = held);
+            }
+            if outbound {
+                self.world.net.set_link(member, other, |link| link.held = held);
+            }
+        }
+    }
+
+    /// Carries out a fault right behind a moment, if one comes before the calm.
+    async fn wait_for(&self, on: Moment, skip: u64, after: Micros, what: Fault) {
+        let coming = self.world.moments.next(on, skip);
+        let come = tokio::select! {
+            biased;
+            come = coming => come.ok(),
+            () = self.world.host.sleep_until(self.calm_from) => None,
+        };
+        if let Some(member) = come {
+            self.wait(after).await;
+            if self.world.host.now() < self.calm_from {
+                self.world.probe.count("fault at a moment");
+                let here = Self { struck: Some(member), ..self.clone() };
+                here.boxed(what).await;
             }
         }
     }
@@ -341,10 +420,16 @@ impl<H: Host> Nemesis<H> {
             return;
         }
         world.crash(member, End::Kill);
-        world.excuse(member);
         let files = world.files(member);
         if let (Some(disk), false) = (world.disk(member), files.is_empty()) {
             let path = &files[(file % files.len() as u64) as usize];
+            // Only at the log's end may rot look like what a crash leaves.
+            let of_log = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("wal"));
+            if of_log(path) && files.iter().any(|other| of_log(other) && other > path) {
+                world.excuse_from_starting(member);
+            } else {
+                world.excuse(member);
+            }
             let len = disk.contents(path).map_or(0, |bytes| bytes.len() as u64);
             if len > 0 {
                 let _ = disk.rot(path, offset % len, mask.max(1));
@@ -354,20 +439,26 @@ impl<H: Host> Nemesis<H> {
         world.start(member);
     }
 
-    /// Whether the others hold all that is committed, now and when this member has lost everything.
-    fn may_lose(&self, member: Address) -> bool {
-        let voters = self.world.voters();
-        let excused = self.world.excused();
-        let sound =
-            |voter: &&Address| **voter != member && self.world.runs(**voter) && !excused.contains(voter);
-        voters.iter().filter(sound).count() * 2 > voters.len()
+    fn changing(&self) -> MutexGuard<'_, BTreeSet<Address>> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the members, unless somebody else does.
-    async fn alone(&self, change: impl Future<Output = ()>) {
-        if !self.changing.swap(true, Relaxed) {
-            change.await;
-            self.changing.store(false, Relaxed);
+    /// Changes a member, unless somebody else does.
+    async fn alone(&self, member: Address, change: impl Future<Output = ()>) {
+        {
+            let mut changing = self.changing();
+            if self.world.knobs.one_operator && !changing.is_empty() || !changing.insert(member) {
+                return;
+            }
+        }
+        change.await;
+        self.changing().remove(&member);
+    }
+
+    /// Sets a member's peer URLs to what they are.
+    async fn update(&self, member: Address) {
+        if let Some(NodeId(id)) = self.world.id(member) {
+            self.ask(pb::MemberUpdateRequest { id, peer_ur_ls: vec![peer_url(member)] }).await;
         }
     }
 
@@ -375,6 +466,9 @@ impl<H: Host> Nemesis<H> {
     async fn ask(&self, call: impl Into<Call>) -> Option<Outcome> {
         let call = call.into();
         for _ in 0..TRIES_MAX {
+            if self.world.host.now() > self.calm_from + OPERATOR_MAX {
+                break;
+            }
             let member = self.world.leader().unwrap_or_else(|| *self.rng.pick(&self.world.living()));
             let outcome = self.operator.call(member, call.clone()).await;
             let busy = matches!(&outcome, Outcome::Refused { message, .. } if RETRIED.iter().any(|text| message.contains(text)));
@@ -388,6 +482,11 @@ impl<H: Host> Nemesis<H> {
 
     /// Takes a member out of the cluster; true if it is certain that it is out.
     async fn remove(&self, id: NodeId) -> bool {
+        if self.world.voters().len() < 3 {
+            self.world.doom();
+        }
+        let leaving = || self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving().insert(id);
         match self.ask(pb::MemberRemoveRequest { id: id.0 }).await {
             Some(Outcome::Ok(_)) => true,
             Some(Outcome::Refused { message, .. }) => message.contains("not found"),
@@ -404,6 +503,9 @@ impl<H: Host> Nemesis<H> {
             return None;
         }
         for _ in 0..JOIN_TRIES_MAX {
+            if self.world.host.now() > self.calm_from + 2 * OPERATOR_MAX {
+                break;
+            }
             if let Some(id) = self.world.id(address) {
                 return Some(id);
             }
@@ -458,12 +560,11 @@ impl<H: Host> Nemesis<H> {
         }
     }
 
-    async fn join(&self, fault: &Fault, learner: bool, promote: bool) {
+    async fn join(&self, fault: &Fault, address: Address, learner: bool, promote: bool) {
         if self.world.living().len() >= MEMBERS_MAX {
             return;
         }
         self.note(0, fault);
-        let address = self.world.free_address();
         self.world.add_slot(address, BTreeMap::new(), true);
         self.world.give_up(address);
         if let Some(id) = self.add(address, learner).await
@@ -474,13 +575,14 @@ impl<H: Host> Nemesis<H> {
         }
     }
 
-    async fn leave(&self, member: Address) {
+    async fn leave(&self, member: Address, linger: Micros) {
         if let Some(id) = self.world.id(member)
-            && self.world.living().len() > 3
-            && self.may_lose(member)
+            && self.world.living().len() > 1
+            && self.may_remove(member)
             && self.remove(id).await
         {
             self.world.give_up(member);
+            self.wait(linger).await;
             self.world.crash(member, End::Kill);
         }
     }

@@ -31,6 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock::SimClock,
     host::{Host, Micros, Process},
+    moments::Moments,
+    plan::Moment,
     probe::Probe,
     rng::Rng,
 };
@@ -53,6 +55,9 @@ pub fn address_of(url: &str) -> Option<Address> {
 pub struct Link {
     /// Nothing gets in.
     pub cut: bool,
+    /// What gets in stays there until it is let go on.
+    #[serde(default)]
+    pub held: bool,
     /// Messages lost, in a million.
     pub loss: u32,
     /// Messages that come twice, in a million.
@@ -65,7 +70,7 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { cut: false, loss: 0, twice: 0, delay: (100, 1_000), late: 0 }
+        Self { cut: false, held: false, loss: 0, twice: 0, delay: (100, 1_000), late: 0 }
     }
 }
 
@@ -103,6 +108,7 @@ pub struct Net<H: Host> {
     rng: Rng,
     probe: Probe,
     on_message: OnMessage,
+    moments: Moments,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -116,7 +122,12 @@ struct Inner {
     usual: Link,
     /// Since when a link that was cut is whole again.
     healed: BTreeMap<(Address, Address), Micros>,
+    /// What stays on its way: by link, the messages with their numbers.
+    held: BTreeMap<(Address, Address), Vec<Held>>,
 }
+
+/// A message with its number.
+type Held = (u64, Vec<u8>);
 
 /// How long a question waits for its answer: the peers' own limit in production.
 const ANSWER_MAX: Micros = 5_000_000;
@@ -129,9 +140,16 @@ const BYTES_PER_MICRO: u64 = 100;
 
 impl<H: Host> Net<H> {
     /// A network without endpoints.
-    pub fn new(host: H, rng: Rng, probe: Probe, usual: Link, on_message: OnMessage) -> Self {
+    pub fn new(
+        host: H,
+        rng: Rng,
+        probe: Probe,
+        usual: Link,
+        on_message: OnMessage,
+        moments: Moments,
+    ) -> Self {
         let inner = Inner { usual, ..Inner::default() };
-        Self { host, rng, probe, on_message, inner: Arc::new(Mutex::new(inner)) }
+        Self { host, rng, probe, on_message, moments, inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -152,14 +170,39 @@ impl<H: Host> Net<H> {
         let link = inner.links.entry((from, to)).or_insert(usual);
         let was_cut = link.cut;
         change(link);
-        let healed = was_cut && !link.cut;
+        let (healed, goes_on) = (was_cut && !link.cut, !link.held);
         if healed {
             inner.healed.insert((from, to), now);
         }
+        drop(inner);
+        if goes_on {
+            self.release(from, to);
+        }
+    }
+
+    /// What was held on a link goes on, in any order.
+    fn release(&self, from: Address, to: Address) {
+        let held = self.lock().held.remove(&(from, to)).unwrap_or_default();
+        let link = self.link(from, to);
+        for (number, bytes) in held {
+            self.carry(from, to, number, bytes, self.delay(link));
+        }
+    }
+
+    fn carry(&self, from: Address, to: Address, number: u64, bytes: Vec<u8>, delay: Micros) {
+        let net = self.clone();
+        self.host.at(self.host.now() + delay, Box::new(move || net.deliver(from, to, number, &bytes)));
     }
 
     /// Makes all links what they usually are, and that something else from now on.
     pub fn heal(&self, usual: Link) {
+        for (from, to) in self.mend(usual) {
+            self.release(from, to);
+        }
+    }
+
+    /// Makes all links what they are to be; gives those on which something is held.
+    fn mend(&self, usual: Link) -> Vec<(Address, Address)> {
         let now = self.host.now();
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -167,6 +210,7 @@ impl<H: Host> Net<H> {
             inner.healed.insert(ends, now);
         }
         inner.usual = usual;
+        inner.held.keys().copied().collect()
     }
 
     /// A member's process has an address now; gives its links.
@@ -257,6 +301,12 @@ impl<H: Host> Net<H> {
         let link = self.link(from, to);
         let number = self.probe.sent(from, to, message);
         (self.on_message)(message);
+        match message.body {
+            Body::Vote { pre: false, .. } => self.moments.come(Moment::Campaigns, from),
+            Body::VoteReply { pre: false, granted: true } => self.moments.come(Moment::Votes, from),
+            Body::TimeoutNow => self.moments.come(Moment::HandsOver, from),
+            _ => {}
+        }
         if link.cut || self.rng.chance(link.loss) {
             self.probe.lost(number);
             // A link that is down is noticed, if not at once.
@@ -270,9 +320,12 @@ impl<H: Host> Net<H> {
         let once = matches!(message.body, Body::Propose { .. });
         let copies = if !once && self.rng.chance(link.twice) { 2 } else { 1 };
         for _ in 0..copies {
-            let (net, bytes) = (self.clone(), bytes.clone());
-            let at = self.host.now() + self.delay(link);
-            self.host.at(at, Box::new(move || net.deliver(from, to, number, &bytes)));
+            let bytes = bytes.clone();
+            if link.held {
+                self.lock().held.entry((from, to)).or_default().push((number, bytes));
+            } else {
+                self.carry(from, to, number, bytes, self.delay(link));
+            }
         }
     }
 
@@ -285,7 +338,12 @@ impl<H: Host> Net<H> {
         };
         if served.is_some_and(|served| served.is_removed(message.from)) {
             self.probe.lost(number);
-            return self.tell(from, PeerEvent::Removed);
+            // Who sent it may be gone, and another be at its address.
+            let there = self.lock().endpoints.get(&from).map(|endpoint| endpoint.id);
+            if there == Some(message.from) {
+                self.tell(from, PeerEvent::Removed);
+            }
+            return;
         }
         if message.to != id {
             return self.probe.lost(number);
@@ -293,6 +351,11 @@ impl<H: Host> Net<H> {
         // As the peer port does by the sender's `X-PeerURLs`: one that is not known yet can be answered.
         peers.lock().unwrap_or_else(PoisonError::into_inner).entry(message.from).or_insert(from);
         self.probe.delivered(number, to, bytes);
+        self.tell(to, PeerEvent::Message(message));
+    }
+
+    /// A message comes in at an address, whoever sent it.
+    pub fn bring(&self, to: Address, message: Message) {
         self.tell(to, PeerEvent::Message(message));
     }
 
@@ -308,6 +371,7 @@ impl<H: Host> Net<H> {
         let link = self.link(from, to);
         let number = self.probe.sent(from, to, &message);
         (self.on_message)(&message);
+        self.moments.come(Moment::SendsSnapshot, from);
         let size = body.as_ref().map_or(0, |body| body.len() as u64);
         let at = self.host.now() + self.delay(link) + size / BYTES_PER_MICRO;
         let net = self.clone();
@@ -346,6 +410,7 @@ impl<H: Host> Net<H> {
             return false;
         }
         let Message { from, term, .. } = *message;
+        self.moments.come(Moment::GetsSnapshot, to);
         self.tell(to, PeerEvent::SnapshotReceived { from, term, snapshot: snapshot.clone(), body: path });
         true
     }

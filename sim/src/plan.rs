@@ -25,6 +25,15 @@ pub struct Plan {
     pub calm_from: Micros,
 }
 
+impl Plan {
+    /// Whether members come or go.
+    pub fn changes_members(&self) -> bool {
+        let changes =
+            |fault: &Fault| matches!(fault, Fault::Replace { .. } | Fault::Join { .. } | Fault::Leave { .. });
+        self.faults.iter().any(|fault| changes(&fault.what))
+    }
+}
+
 /// The cluster and its knobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -62,6 +71,14 @@ pub struct Knobs {
     pub drawn_order: bool,
     /// How far apart the members' clocks run, in parts per million.
     pub drift_ppm: u64,
+    /// What a job of the keeper (flushes, snapshots) takes, from and to.
+    pub keeper: (Micros, Micros),
+    /// How far applying lags behind raft, and telling watches behind that, from and to.
+    pub lag: (Micros, Micros),
+    /// How long a client waits for an answer.
+    pub patience: Micros,
+    /// Whether operators wait for each other's changes of the members.
+    pub one_operator: bool,
 }
 
 /// Something at a moment.
@@ -84,6 +101,51 @@ pub enum Who {
     Leader,
     /// One that does not lead.
     Follower,
+    /// The one at which the moment came that was waited for.
+    Struck,
+}
+
+/// Something that happens to a member, as it can be seen from outside: where two steps have to be one, what comes right
+/// behind the first tells whether they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// It asks for votes.
+    Campaigns,
+    /// It gives its vote.
+    Votes,
+    /// It takes itself for the leader.
+    Leads,
+    /// It tells another to take over.
+    HandsOver,
+    /// It has applied a change of the members.
+    Changes,
+    /// It sends a snapshot.
+    SendsSnapshot,
+    /// A snapshot has come in.
+    GetsSnapshot,
+    /// Its tables were replaced by a snapshot.
+    Installs,
+    /// Its tables were flushed.
+    Flushes,
+    /// It has removed old revisions.
+    Compacts,
+}
+
+impl Moment {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Campaigns,
+        Self::Votes,
+        Self::Leads,
+        Self::HandsOver,
+        Self::Changes,
+        Self::SendsSnapshot,
+        Self::GetsSnapshot,
+        Self::Installs,
+        Self::Flushes,
+        Self::Compacts,
+    ];
 }
 
 /// A fault. Each ends by itself, so that any can be left out of a plan.
@@ -107,6 +169,8 @@ pub enum Fault {
     Seesaw { rounds: u8, span: Micros },
     /// One link is cut, in one direction.
     CutLink { from: Address, to: Address, span: Micros },
+    /// What a member sends or is sent stays on its way, and comes in when this ends.
+    Hold { who: Who, inbound: bool, outbound: bool, span: Micros },
     /// All links behave like this.
     Weather { link: Link, span: Micros },
     /// A disk answers nothing.
@@ -128,8 +192,18 @@ pub enum Fault {
     Replace { who: Who, learner: bool, down: Micros },
     /// A member joins at a new address, as a learner that is promoted or as a voter.
     Join { learner: bool, promote: bool },
-    /// A member is taken out for good.
-    Leave { who: Who },
+    /// A member is taken out for good. Its process may go on for so long, until it hears of it.
+    Leave {
+        who: Who,
+        #[serde(default)]
+        linger: Micros,
+    },
+    /// A member's peer URLs are set to what they are.
+    Update { who: Who },
+    /// No fault, but what makes one felt: clients press on at a member and elsewhere, and wait for nothing.
+    Rush { who: Who, pause: Micros, span: Micros },
+    /// A fault that comes right behind the next moment of a kind, but for the first `skip`.
+    Trap { on: Moment, skip: u64, after: Micros, what: Box<Fault> },
 }
 
 impl Fault {
@@ -157,6 +231,10 @@ impl Fault {
             Self::Replace { .. } => "member replaced",
             Self::Join { .. } => "member joined",
             Self::Leave { .. } => "member left",
+            Self::Update { .. } => "member updated",
+            Self::Hold { .. } => "messages held",
+            Self::Rush { .. } => "rush of clients",
+            Self::Trap { .. } => "fault at a moment",
         }
     }
 
@@ -176,9 +254,16 @@ impl Fault {
             | Self::Weather { span, .. }
             | Self::Stall { span, .. }
             | Self::SlowDisk { span, .. }
+            | Self::Hold { span, .. }
+            | Self::Rush { span, .. }
             | Self::ClockRate { span, .. } => *span,
             Self::Seesaw { rounds, span } => *span * *rounds as Micros,
-            Self::WallJump { .. } | Self::MoveLeader { .. } | Self::Join { .. } | Self::Leave { .. } => 0,
+            Self::WallJump { .. }
+            | Self::MoveLeader { .. }
+            | Self::Join { .. }
+            | Self::Leave { .. }
+            | Self::Update { .. }
+            | Self::Trap { .. } => 0,
         }
     }
 
@@ -193,6 +278,7 @@ impl Fault {
                 | Self::Weather { .. }
                 | Self::MoveLeader { .. }
                 | Self::Join { .. }
+                | Self::Trap { .. }
         )
     }
 }

@@ -192,6 +192,14 @@ impl Probe {
         *self.lock().counts.entry(what).or_default() += 1;
     }
 
+    /// How often this was asked for the same thing before.
+    pub fn turn(&self, what: &'static str) -> u32 {
+        let mut seen = self.lock();
+        let turns = seen.counts.entry(what).or_default();
+        *turns += 1;
+        *turns as u32 - 1
+    }
+
     /// Counts a fault by the state of the member that it hits.
     pub fn hit(&self, fault: &'static str, state: &'static str) {
         *self.lock().cells.entry((fault, state)).or_default() += 1;

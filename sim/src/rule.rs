@@ -27,7 +27,7 @@ pub fn in_plain_words(rule: &str) -> &'static str {
 }
 
 /// Longest names first where one begins another.
-const WORDS: [(&str, &str); 44] = [
+const WORDS: [(&str, &str); 45] = [
     (
         "linear/stale",
         "Whoever asks after a write was acknowledged must see that write. Here an answer was older than what \
@@ -128,6 +128,10 @@ const WORDS: [(&str, &str); 44] = [
     ),
     ("state/hash", "Members that have applied the same entries hold the same data. Here two differ."),
     ("state/", "Members that have applied the same entries are in the same state. Here two differ."),
+    (
+        "members/",
+        "Members are what was asked for, and whoever lists them names those by which raft counts. Here it did not.",
+    ),
     ("liveness", "When all faults are over, the cluster answers again within a bound. Here it did not."),
     ("panic", "A member's process never panics, whatever peers, clients and disks do to it. Here it did."),
     (

@@ -5,7 +5,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use kontiki::wire::etcdserverpb as pb;
+use bytes::Bytes;
+use kontiki::{
+    raft::{Body, Message, Payload},
+    types::Term,
+    wire::etcdserverpb as pb,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,7 +19,8 @@ use crate::{
     coverage::Coverage,
     history::{History, Micros as Time, Outcome, Reply, Settings},
     host::{Host, Micros, Process},
-    nemesis::Nemesis,
+    nemesis::{Nemesis, OPERATOR_MAX},
+    net::Address,
     plan::Plan,
     probe::{Event, Traced},
     rng::Rng,
@@ -30,7 +36,7 @@ pub const SETTLE: Micros = 30_000_000;
 /// How long the calm goes on after that.
 pub const CALM: Micros = 5_000_000;
 
-/// How long a client waits for an answer.
+/// How long those wait for an answer who prove that members are alive.
 const PATIENCE: Micros = 7_000_000;
 
 /// How much sooner than its TTL a lease may end by what ticks are coarse.
@@ -138,13 +144,13 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     for address in world.addresses() {
         world.start(address);
     }
-    let end = plan.calm_from + SETTLE + CALM;
+    let mut end = plan.calm_from + SETTLE + CALM;
     Nemesis::new(world.clone(), plan).unleash(plan);
     // Still open when the run ends.
-    witness(world, plan, end + 1_000_000);
+    witness(world, plan, end + SETTLE);
     let (shared, passwords) = (Arc::new(Shared::default()), Passwords::default());
     for (steps, number) in plan.clients.iter().zip(1..) {
-        let client = Client::new(world.clone(), number, PATIENCE).knowing(passwords.clone());
+        let client = Client::new(world.clone(), number, plan.knobs.patience).knowing(passwords.clone());
         let worker = Worker::new(world.clone(), client, plan, shared.clone());
         let work = worker.work(steps.clone());
         world.host.spawn(Process::WORLD, Box::pin(work));
@@ -154,6 +160,11 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     world.net.heal(plan.knobs.link);
     // What a fault has just let go of is done before it is judged.
     world.until(plan.calm_from + 1_000).await;
+    let lost = Lost::draw(plan);
+    // Who votes is known for sure if nobody changed it, or else when the last change is over.
+    if !plan.changes_members() {
+        lost.go(world, &(1..=plan.knobs.members).collect::<Vec<_>>());
+    }
     for address in world.living() {
         if let Some(disk) = world.disk(address) {
             disk.heal();
@@ -163,13 +174,52 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
         }
         world.start(address);
     }
+    if plan.changes_members() {
+        world.until(plan.calm_from + 2 * OPERATOR_MAX).await;
+        lost.go(world, &world.voters());
+    }
+    world.until(plan.calm_from + SETTLE - PATIENCE).await;
+    // Whoever is not fit to lead may find out only when there is something to do.
+    for member in votes_and_serves(world) {
+        let client = Client::new(world.clone(), 902, PATIENCE).as_root();
+        let get =
+            pb::PutRequest { key: "stir".into(), value: vec![member as u8].into(), ..Default::default() };
+        world.host.spawn(Process::WORLD, Box::pin(async move { drop(client.call(member, get).await) }));
+    }
     world.until(plan.calm_from + SETTLE).await;
     phase("judged");
-    prove_alive(world, plan).await;
-    world.until(end - 1_000_000).await;
+    if !world.is_doomed() {
+        prove_alive(world, plan).await;
+        lead_in_turn(world, plan).await;
+    }
+    end = end.max(world.host.now() + CALM);
     census(world).await;
     world.until(end).await;
     settings(world, plan, end);
+    if !world.is_doomed() && Rng::of(plan.seed, "newer").chance(60_000) {
+        from_a_newer_version(world).await;
+    }
+}
+
+/// The last thing that happens: a member of a version that is yet to come has its leader write what this version does
+/// not know. Whoever would go on from there would be in another state than that one.
+async fn from_a_newer_version<H: Host>(world: &World<H>) {
+    const OPERATION: &[u8] = b"\x08\x07\xc2\xb2\x04\x04what";
+    let serve: Vec<Address> =
+        votes_and_serves(world).into_iter().filter(|member| world.handle(*member).is_some()).collect();
+    let Some((leader, to)) = world.leader().and_then(|leader| Some((leader, world.id(leader)?))) else {
+        return;
+    };
+    let newer = serve.iter().filter(|member| **member != leader).find_map(|member| world.id(*member));
+    let Some(from) = newer.filter(|_| serve.contains(&leader)) else { return };
+    world.probe.count("entry of a newer version");
+    world.addresses().into_iter().for_each(|member| world.excuse(member));
+    let payloads = vec![Payload::Command(Bytes::from_static(OPERATION))];
+    world.net.bring(leader, Message { from, to, term: Term(0), body: Body::Propose { payloads } });
+    world.until(world.host.now() + CALM).await;
+    if serve.iter().all(|member| world.runs(*member)) {
+        world.fail("state/unknown-operation: members went on behind an entry that they do not know".into());
+    }
 }
 
 /// One watch over everything, which tells the oracles what happened at each revision.
@@ -189,31 +239,85 @@ fn witness<H: Host>(world: &World<H>, plan: &Plan, until: Micros) {
     world.host.spawn(Process::WORLD, Box::pin(watching));
 }
 
+/// In the calm each voter that is counted on can lead, and what it leads makes progress.
+async fn lead_in_turn<H: Host>(world: &World<H>, plan: &Plan) {
+    if !Rng::of(plan.seed, "turns").chance(500_000) {
+        return;
+    }
+    let client = Client::new(world.clone(), 903, PATIENCE).as_root();
+    for member in votes_and_serves(world) {
+        let (Some(leader), Some(id)) = (world.leader(), world.id(member)) else { continue };
+        if leader != member {
+            client.call(leader, pb::MoveLeaderRequest { target_id: id.0 }).await;
+        }
+        write_and_read(world, plan, &client, member).await;
+    }
+}
+
+/// The members that vote and are counted on.
+fn votes_and_serves<H: Host>(world: &World<H>) -> Vec<Address> {
+    let learns = |member: &Address| {
+        world.handle(*member).is_some_and(|h| kontiki::server::api::Member::is_learner(&h))
+    };
+    // One that never came to join was an operator's: it was told of members that had changed since.
+    let gone = |member: &Address| {
+        world.excused().contains(member) && !world.runs(*member) || world.id(*member).is_none()
+    };
+    world.living().into_iter().filter(|member| !gone(member) && !learns(member)).collect()
+}
+
 /// In the calm each member that is counted on answers a write and a read.
 async fn prove_alive<H: Host>(world: &World<H>, plan: &Plan) {
     let client = Client::new(world.clone(), 900, PATIENCE).as_root();
-    for member in world.living() {
-        // One that never came to join was an operator's: it was told of members that had changed since.
-        if world.excused().contains(&member) && !world.runs(member) || world.id(member).is_none() {
-            continue;
+    for member in votes_and_serves(world) {
+        write_and_read(world, plan, &client, member).await;
+    }
+}
+
+async fn write_and_read<H: Host>(world: &World<H>, plan: &Plan, client: &Client<H>, member: Address) {
+    let key = format!("alive{member}");
+    let put = pb::PutRequest { key: key.clone().into(), value: vec![b'1'].into(), ..Default::default() };
+    let get = pb::RangeRequest { key: key.into(), ..Default::default() };
+    for outcome in [client.call(member, put).await, client.call(member, get).await] {
+        if !matches!(outcome, Outcome::Ok(_)) {
+            world.fail(format!(
+                "liveness: {} s after the last fault member {member} answers {outcome:?}",
+                (world.host.now() - plan.calm_from) / 1_000_000
+            ));
         }
-        let learner = world.handle(member).is_some_and(|h| kontiki::server::api::Member::is_learner(&h));
-        if learner {
-            continue;
-        }
-        let put = pb::PutRequest {
-            key: format!("alive{member}").into(),
-            value: vec![b'1'].into(),
-            ..Default::default()
+    }
+}
+
+/// Who stays lost when all else is mended: a cluster has to live on with what is left of it.
+struct Lost {
+    rng: Rng,
+    any: bool,
+    how: u64,
+}
+
+impl Lost {
+    fn draw(plan: &Plan) -> Self {
+        let rng = Rng::of(plan.seed, "lost");
+        let (any, how) = (rng.chance(400_000), rng.below(4));
+        Self { rng, any, how }
+    }
+
+    /// Some members are lost for good, but never so many that the others could not go on.
+    fn go<H: Host>(&self, world: &World<H>, voters: &[Address]) {
+        let excused = world.excused();
+        let sound = |member: &Address| {
+            voters.contains(member) && !excused.contains(member) && world.process(*member).is_some()
         };
-        let get = pb::RangeRequest { key: put.key.clone(), ..Default::default() };
-        for outcome in [client.call(member, put).await, client.call(member, get).await] {
-            if !matches!(outcome, Outcome::Ok(_)) {
-                world.fail(format!(
-                    "liveness: {} s after the last fault member {member} answers {outcome:?}",
-                    (world.host.now() - plan.calm_from) / 1_000_000
-                ));
-            }
+        let mut sound: Vec<Address> = world.living().into_iter().filter(sound).collect();
+        let spare = sound.len().saturating_sub(voters.len() / 2 + 1);
+        if !self.any || spare == 0 {
+            return;
+        }
+        for _ in 0..self.rng.between(1, spare as u64) {
+            let leader = world.leader().and_then(|leader| sound.iter().position(|member| *member == leader));
+            let at = leader.filter(|_| self.rng.chance(500_000));
+            let member = sound.remove(at.unwrap_or_else(|| self.rng.below(sound.len() as u64) as usize));
+            world.lose(member, self.how);
         }
     }
 }
@@ -241,7 +345,7 @@ fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
         clock_drift_ppm: 2 * plan.knobs.drift_ppm,
         lease_early_max: Time(LEASE_EARLY_MAX),
         lease_late_max: Time(LEASE_LATE_MAX + 4 * election),
-        calm_from: Some(Time(plan.calm_from)),
+        calm_from: (!world.is_doomed()).then_some(Time(plan.calm_from)),
         settle_max: Time(SETTLE),
         calm_op_max: Time(5_000_000),
         lag_max: 0,

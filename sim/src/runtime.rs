@@ -20,10 +20,24 @@ use crate::{
     clock::SimClock,
     host::{Host, Micros, Process},
     net::{Address, Net, SimPeers},
+    plan::Knobs,
     rng::Rng,
 };
 
-/// How fast a member's disk is. Clones are the same one.
+/// Whose time it is that passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    /// Writes the log.
+    Log,
+    /// Flushes and makes snapshots.
+    Keeper,
+    /// Works in memory.
+    Other,
+    /// Nobody's.
+    Fast,
+}
+
+/// How fast a member's disk and workers are. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Pace(Arc<Mutex<PaceState>>);
 
@@ -31,14 +45,31 @@ pub struct Pace(Arc<Mutex<PaceState>>);
 struct PaceState {
     /// What a write with its sync takes, from and to.
     sync: (Micros, Micros),
+    /// What a job of the keeper takes at least, from and to.
+    keeper: (Micros, Micros),
+    /// How long those take who only work in memory.
+    lag: (Micros, Micros),
     /// Nothing comes back before this.
     stalled_until: Micros,
 }
 
 impl Pace {
-    /// A disk whose syncs take so long, from and to.
-    pub fn new(sync: (Micros, Micros)) -> Self {
-        Self(Arc::new(Mutex::new(PaceState { sync, stalled_until: 0 })))
+    /// A disk and workers as fast as a run's knobs say.
+    pub fn new(knobs: &Knobs) -> Self {
+        let Knobs { sync, keeper, lag, .. } = *knobs;
+        Self(Arc::new(Mutex::new(PaceState { sync, keeper, lag, stalled_until: 0 })))
+    }
+
+    /// How long a worker takes for what lies before it, from and to, and the moment before which nothing comes of it;
+    /// none if it takes no time.
+    fn of(&self, worker: Worker) -> Option<(Micros, Micros, Micros)> {
+        let PaceState { sync, keeper, lag, stalled_until } = self.lock().clone();
+        match worker {
+            Worker::Log => Some((sync.0, sync.1, stalled_until)),
+            Worker::Keeper => Some((keeper.0.max(sync.0), keeper.1.max(sync.1), stalled_until)),
+            Worker::Other => (lag.1 > 0).then_some((lag.0, lag.1, 0)),
+            Worker::Fast => None,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, PaceState> {
@@ -122,16 +153,20 @@ impl<H: Host> Runtime for SimRuntime<H> {
         batch_max: usize,
         mut work: impl FnMut(Vec<T>) + Send + 'static,
     ) {
-        let syncs = matches!(name, "log" | "keeper");
+        let worker = match name {
+            "log" => Worker::Log,
+            "keeper" => Worker::Keeper,
+            "applier" | "watch" => Worker::Other,
+            _ => Worker::Fast,
+        };
         let (host, pace, rng) = (self.host.clone(), self.pace.clone(), self.rng.clone());
         self.spawn(async move {
             let mut batch = Vec::new();
             while inbox.recv_many(&mut batch, batch_max).await > 0 {
                 // What a job takes passes before its effects: nobody sees them earlier either way.
-                if syncs {
-                    let PaceState { sync: (low, high), stalled_until } = pace.lock().clone();
+                if let Some((low, high, not_before)) = pace.of(worker) {
                     let done = host.now() + rng.between(low, high);
-                    host.sleep_until(done.max(stalled_until)).await;
+                    host.sleep_until(done.max(not_before)).await;
                 }
                 work(std::mem::take(&mut batch));
             }

@@ -149,12 +149,16 @@ impl<'a, H: Host> Stream<'a, H> {
     /// Runs it until it breaks, or nothing is left that is wanted.
     async fn run(&mut self, reading: Reading) {
         let world = self.world;
-        self.client.travel(CLIENTS, self.member).await;
+        match world.net.passage(CLIENTS, self.member) {
+            Some(delay) => world.host.sleep(delay).await,
+            None => return world.host.sleep(BREAK).await,
+        }
         let Some((process, api)) = world.api(self.member) else { return };
         let (requests, asked) = mpsc::unbounded_channel();
         let (responses, mut answered) = mpsc::channel(RESPONSES_MAX);
         world.host.watch(process, self.member, api, self.token.clone(), asked, responses);
         let mut ask_next = world.host.now() + reading.ask_progress;
+        let mut ping_next = world.host.now() + BREAK;
         loop {
             let now = world.host.now();
             while let Some(request) = self.due(now) {
@@ -178,6 +182,14 @@ impl<'a, H: Host> Stream<'a, H> {
                 biased;
                 response = answered.recv() => response,
                 () = waiting => continue,
+                // As gRPC does: a connection on which nothing gets through is given up.
+                () = world.host.sleep_until(ping_next) => {
+                    if world.net.link(CLIENTS, self.member).cut || world.net.link(self.member, CLIENTS).cut {
+                        return;
+                    }
+                    ping_next += BREAK;
+                    continue;
+                }
             };
             let Some(Ok(response)) = response else { return };
             match world.net.passage(self.member, CLIENTS) {

@@ -4,6 +4,8 @@
 //! A member is a slot at an address. Its disk, tables and clock outlive its processes; each process is one
 //! incarnation of the shipped server, started by `server::start` on the seams of [`crate::runtime`].
 
+mod notes;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -19,21 +21,19 @@ use kontiki::{
         self, Exit, Handle, Options, TokenSigner,
         api::{Api, Limits, Member as _},
     },
-    storage::{
-        Disk, MemBackend, MemDisk,
-        wal::{self, Wal},
-    },
+    storage::{Disk, MemBackend, MemDisk},
     types::{ClusterId, NodeId},
 };
-use serde::Deserialize;
 
 use crate::{
-    backend::{Brought, OnBatch, SimBackend},
+    backend::SimBackend,
+    client::CLIENTS,
     clock::{SimClock, TRUE_RATE},
-    history::{self, Applied, Boot, Config, History, MessageFact},
+    history::{self, Call, History, MessageFact},
     host::{Host, Micros, Process},
+    moments::Moments,
     net::{Address, Answering, Net, Served, address_of, peer_url},
-    plan::Knobs,
+    plan::{Knobs, Moment},
     probe::{Event, Probe},
     rng::Rng,
     runtime::{Pace, SimRuntime},
@@ -51,6 +51,8 @@ pub struct World<H: Host> {
     pub host: H,
     /// The network.
     pub net: Net<H>,
+    /// What faults wait for.
+    pub moments: Moments,
     /// What is seen.
     pub probe: Probe,
     /// Draws that the world makes.
@@ -66,6 +68,8 @@ struct State<H: Host> {
     history: History,
     /// What should never be, found while the run goes.
     failures: Vec<String>,
+    /// Why nobody can demand that the cluster lives on, if so.
+    doomed: bool,
 }
 
 struct Slot<H: Host> {
@@ -84,17 +88,10 @@ struct Slot<H: Host> {
     up: Option<SimHandle<H>>,
     /// A fault of its disk was injected: it may stop by itself, and refuse to start.
     excused: bool,
+    /// It may start without what it had promised.
+    forgets: bool,
     /// Out of the cluster, or beyond repair.
     given_up: bool,
-}
-
-/// The row of the tables that has the configuration, as far as it is looked at.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ConfigRow {
-    voters: Vec<u64>,
-    voters_outgoing: Vec<u64>,
-    learners: Vec<u64>,
 }
 
 /// How a process ends.
@@ -150,7 +147,12 @@ impl<H: Host> World<H> {
         let rng = Rng::of(seed, "world");
         let clock = host.clone();
         let probe = Probe::new(move || clock.now(), keep_trace);
-        let state = State { slots: BTreeMap::new(), history: History::default(), failures: Vec::new() };
+        let state = State {
+            slots: BTreeMap::new(),
+            history: History::default(),
+            failures: Vec::new(),
+            doomed: false,
+        };
         let state = Arc::new(Mutex::new(state));
         let (seen, clock) = (state.clone(), host.clone());
         let on_message = move |message: &Message| {
@@ -159,8 +161,10 @@ impl<H: Host> World<H> {
             }
         };
         let draws = Rng::of(seed, "network");
-        let net = Net::new(host.clone(), draws, probe.clone(), knobs.link, Arc::new(on_message));
-        let world = Self { host, net, probe, rng, knobs: Arc::new(knobs), seed, state };
+        let moments = Moments::default();
+        let net =
+            Net::new(host.clone(), draws, probe.clone(), knobs.link, Arc::new(on_message), moments.clone());
+        let world = Self { host, net, moments, probe, rng, knobs: Arc::new(knobs), seed, state };
         let cluster: BTreeMap<_, _> =
             (1..=world.knobs.members).map(|n| (name(n), vec![peer_url(n)])).collect();
         for address in 1..=world.knobs.members {
@@ -185,7 +189,7 @@ impl<H: Host> World<H> {
             disk: MemDisk::new(),
             tables: MemBackend::new(),
             clock: SimClock::new(self.host.clone(), self.rng.below(1_000_000_000), rate),
-            pace: Pace::new(self.knobs.sync),
+            pace: Pace::new(&self.knobs),
             cluster,
             existing,
             id: None,
@@ -193,6 +197,7 @@ impl<H: Host> World<H> {
             process: None,
             up: None,
             excused: false,
+            forgets: false,
             given_up: false,
         };
         self.lock().slots.insert(address, slot);
@@ -277,6 +282,11 @@ impl<H: Host> World<H> {
 
     /// Its disk is broken from now on: what becomes of it is no fault of the member.
     pub fn excuse(&self, address: Address) {
+        self.slot(address, |slot| (slot.excused, slot.forgets) = (true, true));
+    }
+
+    /// Its disk is broken, such that it can tell: it may stop and refuse to start, but not go on as if it were whole.
+    pub fn excuse_from_starting(&self, address: Address) {
         self.slot(address, |slot| slot.excused = true);
     }
 
@@ -291,9 +301,39 @@ impl<H: Host> World<H> {
         self.slot(address, |slot| slot.given_up = true);
     }
 
+    /// It is lost for good, in one of four ways: it is down, cut off, stands still, or its disk never answers again.
+    pub fn lose(&self, address: Address, how: u64) {
+        self.probe.count("member lost for good");
+        self.probe.event(|| Event::Fault { member: address, text: format!("lost for good, way {how}") });
+        self.give_up(address);
+        match how {
+            0 => return self.crash(address, End::Power),
+            1 => {}
+            2 => self.process(address).into_iter().for_each(|process| self.host.pause(process, true)),
+            _ => self.pace(address).into_iter().for_each(|pace| pace.stall(Micros::MAX / 2)),
+        }
+        for other in self.addresses().into_iter().filter(|other| *other != address).chain([CLIENTS]) {
+            if how == 1 || other == CLIENTS {
+                self.net.set_link(address, other, |link| link.cut = true);
+                self.net.set_link(other, address, |link| link.cut = true);
+            }
+        }
+    }
+
     /// It is counted on again.
     pub fn take_back(&self, address: Address) {
         self.slot(address, |slot| slot.given_up = false);
+    }
+
+    /// The cluster may be dead for good, as raft has it: of two voters one was removed, and may have been the only one
+    /// to know that this is committed.
+    pub fn doom(&self) {
+        self.lock().doomed = true;
+    }
+
+    /// Whether it may be dead.
+    pub fn is_doomed(&self) -> bool {
+        self.lock().doomed
     }
 
     /// Notes what should never be.
@@ -396,6 +436,7 @@ impl<H: Host> World<H> {
         };
         let handle = running.handle.clone();
         let id = handle.header().member;
+        self.note_founders(address, &handle);
         self.net.serve(address, Arc::new(Peer(handle.clone())));
         self.slot(address, |slot| {
             slot.id = Some(id);
@@ -408,6 +449,10 @@ impl<H: Host> World<H> {
         self.host.spawn(process, Box::pin(async move { watching.watch_leader(address, handle).await }));
         match running.exit().await {
             Exit::Removed => {
+                let removes = |call: &Call| matches!(call, Call::MemberRemove(asked) if asked.id == id.0);
+                if !self.record(|history| history.ops.iter().any(|op| removes(&op.call))) {
+                    self.fail(format!("member {address} stopped as removed, and nobody had removed it"));
+                }
                 self.probe.event(|| Event::Exit { member: address, why: "it was removed".into() });
                 self.give_up(address);
                 self.clear(address, None);
@@ -429,6 +474,7 @@ impl<H: Host> World<H> {
                 self.probe.event(|| Event::Lead { member: address, term, leads });
             }
             if leads {
+                self.moments.come(Moment::Leads, address);
                 self.probe.count("leader elected");
             }
             if leader.changed().await.is_err() {
@@ -497,57 +543,9 @@ impl<H: Host> World<H> {
             slot.id = None;
             slot.incarnation = 0;
             slot.excused = false;
+            slot.forgets = false;
             slot.given_up = false;
         });
-    }
-
-    /// Shows each batch of a member's tables.
-    fn on_batch(&self, address: Address, incarnation: u32) -> OnBatch {
-        let world = self.clone();
-        Arc::new(move |Brought { index, term, hash, config }| {
-            world.probe.applied(address, index, term, hash.unwrap_or(0));
-            // Nothing is applied before a start is over.
-            let Some(NodeId(node)) = world.id(address) else { return };
-            let at = world.time();
-            let config = config.and_then(|row| serde_json::from_slice::<ConfigRow>(&row).ok());
-            world.record(|history| {
-                let (revision, snapshot) = (None, false);
-                history.applied.push(Applied {
-                    at,
-                    node,
-                    incarnation,
-                    index,
-                    term,
-                    hash,
-                    revision,
-                    snapshot,
-                });
-                if let Some(ConfigRow { voters, voters_outgoing: outgoing, learners }) = config {
-                    history.configs.push(Config { at, node, index, voters, outgoing, learners });
-                }
-            });
-        })
-    }
-
-    /// Notes what the log of a member that starts now recovers, read from a copy of its disk.
-    fn note_boot(&self, address: Address) {
-        let found = self.slot(address, |slot| (slot.disk.fork(), slot.incarnation, slot.excused));
-        let Some((disk, incarnation, excused)) = found else { return };
-        let dir = Path::new(DATA).join("member/wal");
-        if !wal::exists(&disk, &dir).unwrap_or(false) {
-            return;
-        }
-        let options = wal::Options { segment_bytes: self.knobs.segment_bytes, ..wal::Options::default() };
-        if let Ok((_, recovered)) = Wal::open(disk, &dir, options) {
-            let node = recovered.identity.node.0;
-            let mut boot = Boot::new(self.time(), node, incarnation).recovered(
-                &recovered.hard_state,
-                recovered.start.last,
-                &recovered.entries,
-            );
-            boot.forgets = excused;
-            self.record(|history| history.boots.push(boot));
-        }
     }
 
     /// Files of the log and snapshots at an address, with their lengths.

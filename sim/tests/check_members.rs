@@ -11,7 +11,8 @@ const fn log(term: u64, index: u64) -> LogFact {
 }
 
 fn append(prev: LogFact, entries: &[(u64, u64)]) -> Fact {
-    let entries = entries.iter().map(|(term, hash)| EntryFact { term: *term, hash: *hash }).collect();
+    let entries =
+        entries.iter().map(|(term, hash)| EntryFact { term: *term, hash: *hash, change: false }).collect();
     Fact::Append { prev, entries, commit: 0 }
 }
 
@@ -268,4 +269,98 @@ fn the_calm_demands_answers() {
     wrong(&behind, "liveness/converge", "2 has applied up to 1 at the end, and others up to 2");
     behind.history.settings.calm_nodes = vec![1, 3];
     right(&behind);
+}
+
+/// An append of one entry that changes the members.
+fn change(prev: LogFact, term: u64, commit: u64) -> Fact {
+    Fact::Append { prev, entries: vec![EntryFact { term, hash: 1, change: true }], commit }
+}
+
+#[test]
+fn a_leader_counts_only_for_entries_of_its_own_term() {
+    let mut tale = elected();
+    // 2 is elected with an entry of term 2 that nobody knows to be committed, and commits it before its own.
+    said(&mut tale, vec![(20, 2, 3, 3, append(log(2, 1), &[(2, 8), (3, 0)]))]);
+    right(&tale);
+    said(&mut tale, vec![(21, 2, 3, 3, Fact::Heartbeat { commit: 2, mark: None })]);
+    wrong(&tale, "raft/own-term", "2 says as leader of term 3 that 2 is committed");
+}
+
+#[test]
+fn what_was_acknowledged_is_not_refused() {
+    let mut tale = elected();
+    said(&mut tale, vec![(20, 2, 1, 3, Fact::AppendRejected { prev: 1, hint: log(0, 0) })]);
+    right(&tale);
+    said(&mut tale, vec![(21, 2, 1, 2, Fact::AppendRejected { prev: 1, hint: log(0, 0) })]);
+    wrong(&tale, "raft/keeps", "2 refuses what follows index 1 in term 2");
+}
+
+#[test]
+fn an_acknowledgement_of_an_older_term_is_not_one_of_a_newer_entry() {
+    let mut tale = elected();
+    said(
+        &mut tale,
+        vec![
+            (20, 3, 1, 2, Fact::AppendAccepted { matched: 2 }),
+            (21, 2, 3, 3, Fact::Vote { pre: false, last: log(2, 1), transfer: false }),
+            (22, 2, 3, 3, append(log(2, 1), &[(3, 9)])),
+        ],
+    );
+    applied(&mut tale, 23, 2, 2, 3);
+    wrong(&tale, "raft/quorum", "2 applied index 2");
+}
+
+#[test]
+fn one_change_after_the_other() {
+    let mut tale = elected();
+    said(
+        &mut tale,
+        vec![(20, 1, 2, 2, change(log(2, 1), 2, 1)), (21, 2, 1, 2, Fact::AppendAccepted { matched: 2 })],
+    );
+    let mut early = tale.clone();
+    applied(&mut tale, 22, 1, 2, 2);
+    said(&mut tale, vec![(23, 1, 2, 2, change(log(2, 2), 2, 2))]);
+    right(&tale);
+    said(&mut early, vec![(23, 1, 2, 2, change(log(2, 2), 2, 1))]);
+    wrong(&early, "raft/one-change", "at index 3, and nobody has applied the one at 2");
+}
+
+#[test]
+fn a_snapshot_names_the_configuration_that_is_due() {
+    let mut tale = elected();
+    let last = log(2, 1);
+    said(&mut tale, vec![(20, 1, 3, 2, Fact::Snapshot { last, config: Some((vec![1, 2, 3], vec![])) })]);
+    right(&tale);
+    said(&mut tale, vec![(21, 1, 3, 2, Fact::Snapshot { last, config: Some((vec![1, 2], vec![])) })]);
+    wrong(&tale, "raft/config", "[1, 2]");
+}
+
+#[test]
+fn members_at_one_index_have_one_configuration() {
+    let mut tale = elected();
+    let (voters, outgoing, learners) = (vec![1, 2], vec![], vec![3]);
+    tale.history.configs.push(Config { at: Micros(20), node: 3, index: 0, voters, outgoing, learners });
+    wrong(&tale, "raft/config", "[1, 2]");
+}
+
+#[test]
+fn members_are_what_was_asked_for_and_what_raft_counts_by() {
+    let list = |tale: &mut Tale, ids: &[u64]| {
+        let members = ids.iter().map(|id| pb::Member { id: *id, ..Default::default() }).collect();
+        tale.ok(
+            (30, 31),
+            pb::MemberListRequest::default(),
+            pb::MemberListResponse { header: header(1), members },
+        );
+    };
+    let mut tale = elected();
+    list(&mut tale, &[1, 2, 3]);
+    right(&tale);
+    list(&mut tale, &[1, 2]);
+    wrong(&tale, "members/listed", "lists the voters {1, 2}");
+    let mut tale = elected();
+    let asked = pb::MemberAddRequest { is_learner: true, ..Default::default() };
+    let member = Some(pb::Member::default());
+    tale.ok((30, 31), asked, pb::MemberAddResponse { header: header(1), member, members: vec![] });
+    wrong(&tale, "members/added", "a learner was asked for");
 }

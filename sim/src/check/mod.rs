@@ -7,6 +7,7 @@
 //! | oracle | promise |
 //! |---|---|
 //! | [`raft`] | one leader a term, logs match, what is committed stays, what is acknowledged is durable |
+//! | [`members`] | members are what was asked for, and the list of them is what raft counts by |
 //! | [`state_hash`] | what has applied the same is the same |
 //! | [`linear`] | keys and transactions are linearizable; serializable reads are of some moment; nothing is done twice |
 //! | [`compaction`] | what is gone is refused, what is not gone is served |
@@ -30,9 +31,11 @@ pub mod lease;
 pub mod linear;
 pub mod liveness;
 pub mod locks;
+pub mod members;
 pub mod model;
 pub mod order;
 pub mod raft;
+mod raft_leader;
 mod replay;
 pub mod request;
 pub mod revision;
@@ -98,6 +101,7 @@ pub fn all(history: &History) -> Report {
     let timeline = linear::timeline(history);
     // What members do wrong shows to clients; not the other way round.
     let mut violations = raft::check(history);
+    violations.extend(members::check(history));
     violations.extend(state_hash::check(history));
     violations.extend(timeline.violations.iter().cloned());
     violations.extend(compaction::check_with(history, &timeline));

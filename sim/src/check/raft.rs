@@ -9,19 +9,24 @@
 //! - `monotonic`: a member's term and applied index never go back, but for what a restart replays.
 //! - `durable`: what a member acknowledged or voted before its process ended, it finds when it comes back, unless a later
 //!   leader may have cut it off.
+//! - `own-term`: a leader commits nothing by counting before an entry of its own term (section 5.4.2).
+//! - `keeps`: what a member has acknowledged to a leader it does not refuse that leader later.
+//! - `one-change`: a leader proposes a change of the members only when the one before it is applied.
+//! - `config`: members at one index have one configuration, and snapshots name it.
 //!
 //! Members are named by raft ids. Each rule is silent about facts that were not recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Violation, linear::LISTED_MAX};
+use super::{Violation, linear::LISTED_MAX, raft_leader};
 use crate::history::{Applied, Boot, Config, EntryFact, Fact, History, LogFact, MessageFact, Micros};
 
+/// What was found, some of each rule.
 #[derive(Default)]
-struct Found(Vec<Violation>);
+pub(super) struct Found(Vec<Violation>);
 
 impl Found {
-    fn tell(&mut self, rule: &'static str, at: Micros, text: String) {
+    pub(super) fn tell(&mut self, rule: &'static str, at: Micros, text: String) {
         if self.0.iter().filter(|violation| violation.rule == rule).count() < LISTED_MAX {
             self.0.push(Violation { rule, text, ops: Vec::new(), watches: Vec::new(), at });
         }
@@ -29,7 +34,7 @@ impl Found {
 }
 
 /// Whether the message is one that only a leader sends.
-const fn leads(fact: &Fact) -> bool {
+pub(super) const fn leads(fact: &Fact) -> bool {
     matches!(fact, Fact::Append { .. } | Fact::Heartbeat { .. } | Fact::Snapshot { .. })
 }
 
@@ -67,7 +72,7 @@ fn one_vote(history: &History, found: &mut Found) {
 }
 
 /// The entries of an append with what is before each.
-fn entries(prev: LogFact, entries: &[EntryFact]) -> impl Iterator<Item = (LogFact, LogFact, u64)> {
+pub(super) fn entries(prev: LogFact, entries: &[EntryFact]) -> impl Iterator<Item = (LogFact, LogFact, u64)> {
     let mut before = prev;
     entries.iter().map(move |entry| {
         let this = LogFact { term: entry.term, index: before.index + 1 };
@@ -158,19 +163,28 @@ fn in_force(configs: &BTreeMap<u64, &Config>, index: u64) -> Vec<Config> {
 
 /// How far each member's log is known to reach, by what it said and what it found at its starts. What a leader has
 /// sent counts as its own.
+///
+/// By member and the term in which it was: what a member held in an older term than an entry's is not that entry.
 #[derive(Default)]
-struct Reach(BTreeMap<u64, u64>);
+struct Reach(BTreeMap<u64, BTreeMap<u64, u64>>);
 
 impl Reach {
-    fn raise(&mut self, node: u64, index: u64) {
-        let newest = self.0.entry(node).or_default();
+    fn raise(&mut self, node: u64, term: u64, index: u64) {
+        let newest = self.0.entry(node).or_default().entry(term).or_default();
         *newest = (*newest).max(index);
+    }
+
+    fn holds(&self, node: u64, applied: &Applied) -> bool {
+        let reached = self.0.get(&node).into_iter().flat_map(|terms| terms.range(applied.term..));
+        reached.max_by_key(|(_, index)| **index).is_some_and(|(_, index)| *index >= applied.index)
     }
 
     fn message(&mut self, message: &MessageFact) {
         match &message.fact {
-            Fact::AppendAccepted { matched } => self.raise(message.from, *matched),
-            Fact::Append { prev, entries, .. } => self.raise(message.from, prev.index + entries.len() as u64),
+            Fact::AppendAccepted { matched } => self.raise(message.from, message.term, *matched),
+            Fact::Append { prev, entries, .. } => {
+                self.raise(message.from, message.term, prev.index + entries.len() as u64);
+            }
             Fact::AppendRejected { .. }
             | Fact::Vote { .. }
             | Fact::VoteReply { .. }
@@ -182,8 +196,7 @@ impl Reach {
     }
 
     fn majority(&self, voters: &[u64], applied: &Applied) -> bool {
-        let holds =
-            |node: &&u64| **node == applied.node || self.0.get(node).is_some_and(|i| *i >= applied.index);
+        let holds = |node: &&u64| **node == applied.node || self.holds(**node, applied);
         voters.iter().filter(holds).count() > voters.len() / 2
     }
 }
@@ -204,7 +217,7 @@ fn quorum(history: &History, applied: &BTreeMap<u64, &Applied>, found: &mut Foun
             reach.message(message);
         }
         while let Some(boot) = boots.next_if(|boot| boot.at <= applied.at) {
-            reach.raise(boot.node, boot.last.index);
+            reach.raise(boot.node, boot.last.term, boot.last.index);
         }
         let counted = in_force(&configs, applied.index);
         let enough = |config: &Config| {
@@ -378,5 +391,9 @@ pub fn check(history: &History) -> Vec<Violation> {
     quorum(history, &applied, &mut found);
     monotonic(history, &mut found);
     durable(history, &mut found);
+    raft_leader::own_term(history, &mut found);
+    raft_leader::keeps(history, &mut found);
+    raft_leader::one_change(history, &mut found);
+    raft_leader::configs(history, &mut found);
     found.0
 }

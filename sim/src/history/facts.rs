@@ -2,9 +2,11 @@
 //!
 //! Here members go by their raft ids. Numbers are bare, as in the files.
 
+use std::collections::BTreeSet;
+
 use kontiki::{
     raft::{Body, Entry, HardState, LogId, Message, Payload, StateMark},
-    types::Term,
+    types::{NodeId, Term},
 };
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -85,6 +87,9 @@ pub struct EntryFact {
     pub term: u64,
     /// A hash of what it asks for.
     pub hash: u64,
+    /// Whether it changes the members.
+    #[serde(default)]
+    pub change: bool,
 }
 
 impl From<&Entry> for EntryFact {
@@ -94,7 +99,7 @@ impl From<&Entry> for EntryFact {
             Payload::Command(bytes) => xxh3_64(bytes),
             Payload::Change(change) => xxh3_64(format!("{change:?}").as_bytes()),
         };
-        Self { term: entry.term.0, hash }
+        Self { term: entry.term.0, hash, change: matches!(entry.payload, Payload::Change(_)) }
     }
 }
 
@@ -144,7 +149,12 @@ pub enum Fact {
     /// The answer.
     VoteReply { pre: bool, granted: bool },
     /// A snapshot up to `last`.
-    Snapshot { last: LogFact },
+    Snapshot {
+        last: LogFact,
+        /// The voters and learners that it names; none if that was not recorded.
+        #[serde(default)]
+        config: Option<(Vec<u64>, Vec<u64>)>,
+    },
     /// The leader is there.
     Heartbeat { commit: u64, mark: Option<MarkFact> },
     /// The follower is there.
@@ -170,7 +180,14 @@ impl MessageFact {
                 Fact::Vote { pre: *pre, last: (*last).into(), transfer: *transfer }
             }
             Body::VoteReply { pre, granted } => Fact::VoteReply { pre: *pre, granted: *granted },
-            Body::Snapshot(snapshot) => Fact::Snapshot { last: snapshot.meta.last.into() },
+            Body::Snapshot(snapshot) => {
+                let ids = |set: &BTreeSet<NodeId>| set.iter().map(|id| id.0).collect();
+                let config = &snapshot.meta.config;
+                Fact::Snapshot {
+                    last: snapshot.meta.last.into(),
+                    config: Some((ids(&config.voters), ids(&config.learners))),
+                }
+            }
             Body::Heartbeat { commit, state, .. } => {
                 Fact::Heartbeat { commit: commit.0, mark: state.map(MarkFact::from) }
             }

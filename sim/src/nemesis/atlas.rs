@@ -1,0 +1,30 @@
+//! The fault atlas: who holds a good copy of what is committed, and so what may be lost.
+
+use std::sync::PoisonError;
+
+use super::Nemesis;
+use crate::{host::Host, net::Address};
+
+impl<H: Host> Nemesis<H> {
+    /// Whether the others hold all that is committed, now and when this member has lost everything.
+    pub(super) fn may_lose(&self, member: Address) -> bool {
+        let voters = self.world.voters();
+        let sound = |voter: &&Address| **voter != member && self.is_sound(**voter);
+        voters.iter().filter(sound).count() * 2 > voters.len()
+    }
+
+    /// Whether those who vote then hold all that is committed, now and when this member is gone.
+    pub(super) fn may_remove(&self, member: Address) -> bool {
+        let voters = self.world.voters();
+        let left: Vec<_> = voters.into_iter().filter(|voter| *voter != member).collect();
+        left.iter().filter(|voter| self.is_sound(**voter)).count() * 2 > left.len()
+    }
+
+    /// Whether a member is counted on: it runs on a sound disk, and nobody has asked for its removal.
+    fn is_sound(&self, member: Address) -> bool {
+        let leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.world.runs(member)
+            && !self.world.excused().contains(&member)
+            && self.world.id(member).is_none_or(|id| !leaving.contains(&id))
+    }
+}

@@ -1,0 +1,62 @@
+//! Clients in a hurry: for a while they write and read a key or two at one member and elsewhere, and wait for no answer
+//! before they ask again.
+//!
+//! What a fault does to a member shows in the answers of those who stay with it, and in those who wrote elsewhere
+//! meanwhile. A client that waits for each answer has one call under way when its member is cut off; of these there are
+//! as many as fit.
+
+use bytes::Bytes;
+use kontiki::wire::etcdserverpb::{self as pb, request_op::Request};
+
+use crate::{
+    client::Client,
+    history::Call,
+    host::{Host, Micros, Process},
+    net::Address,
+    rng::Rng,
+    workload,
+    world::World,
+};
+
+/// Calls of one rush.
+const CALLS_MAX: u64 = 60;
+
+/// The clients' numbers begin here.
+const NUMBERS: u32 = 1_000;
+
+/// Presses on at `hit` and at others until a moment, `pause` apart on average.
+pub async fn rush<H: Host>(world: World<H>, rng: Rng, hit: Address, pause: Micros, until: Micros) {
+    let first = rng.below(4) as u8;
+    let keys = [workload::key(first), workload::key(if rng.chance(500_000) { first } else { first + 1 })];
+    // Of each pair of clients one stays with the member that is hit.
+    let number = NUMBERS + world.probe.turn("rush") * 2;
+    let patience = world.knobs.patience;
+    let clients = [number, number + 1].map(|number| Client::new(world.clone(), number, patience).as_root());
+    for call in 0..CALLS_MAX {
+        world.host.sleep(rng.below(pause * 2 + 1)).await;
+        if world.host.now() >= until {
+            return;
+        }
+        let others: Vec<Address> = world.living().into_iter().filter(|member| *member != hit).collect();
+        let elsewhere = rng.chance(500_000) && !others.is_empty();
+        let member = if elsewhere { *rng.pick(&others) } else { hit };
+        let client = clients[usize::from(elsewhere)].clone();
+        let what = draw(&rng, rng.pick(&keys).clone(), format!("{}.{call}", client.number));
+        world.host.spawn(Process::WORLD, Box::pin(async move { drop(client.call(member, what).await) }));
+    }
+}
+
+fn draw(rng: &Rng, key: Bytes, value: String) -> Call {
+    let get = pb::RangeRequest { key: key.clone(), ..Default::default() };
+    let put = pb::PutRequest { key: key.clone(), value: value.into(), ..Default::default() };
+    match rng.below(10) {
+        0..4 => put.into(),
+        4..8 => get.into(),
+        8 => pb::DeleteRangeRequest { key, ..Default::default() }.into(),
+        _ => {
+            let op = |request| pb::RequestOp { request: Some(request) };
+            let success = vec![op(Request::RequestRange(get)), op(Request::RequestPut(put))];
+            pb::TxnRequest { success, ..Default::default() }.into()
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Which faults come, how often, and what comes together.
+//!
+//! A run is *broad*, with about half of all kinds, or *narrow*: one to three kinds that come thick and fast. Faults come
+//! alone or close upon each other, with clients that press on while they last or without; some wait for a moment of a
+//! member and come right behind it.
+
+use super::{MS, SECOND};
+use crate::{
+    host::Micros,
+    net::{Address, Link},
+    plan::{Fault, Knobs, Moment, Timed, Who},
+    rng::Rng,
+};
+
+/// Faults of one run: more would only hide each other.
+const FAULTS_MAX: usize = 120;
+
+/// Rushes of one run: they cost more than all else.
+const RUSHES_MAX: usize = 24;
+
+/// Kinds by weight: a kind's number stands for each of its shares.
+const KINDS: u64 = 30;
+
+/// How a run's faults are.
+struct Mood {
+    kinds: Vec<u64>,
+    /// How far apart they are, about.
+    pause: Micros,
+    /// How often the next one comes within an election timeout, in a million.
+    together: u32,
+    /// How often clients press on meanwhile, in a million.
+    rush: u32,
+    election: Micros,
+}
+
+impl Mood {
+    fn of(rng: &Rng, knobs: &Knobs) -> Self {
+        let election = knobs.tick_ms * knobs.election_ticks * MS;
+        let narrow = rng.chance(400_000);
+        let kinds: Vec<u64> = if narrow {
+            (0..rng.between(1, 3)).map(|_| rng.below(KINDS)).collect()
+        } else {
+            (0..KINDS).filter(|_| rng.chance(550_000)).collect()
+        };
+        let pause = if narrow { (election, 4 * SECOND.max(election)) } else { (200 * MS, 8 * SECOND) };
+        Self {
+            kinds,
+            pause: rng.log_between(pause.0, pause.1),
+            together: *rng.pick(&[0, 0, 200_000, 500_000]),
+            rush: *rng.pick(&[0, 150_000, 500_000, 900_000]),
+            election,
+        }
+    }
+
+    /// How long something lasts that concerns elections.
+    fn span(&self, rng: &Rng) -> Micros {
+        let election = self.election;
+        if rng.chance(150_000) {
+            return rng.log_between(2 * election, 15 * SECOND);
+        }
+        rng.log_between(election / 8, election * 6)
+    }
+}
+
+/// The faults of a run, by time.
+pub fn faults(rng: &Rng, knobs: &Knobs, calm_from: Micros) -> Vec<Timed<Fault>> {
+    let mood = Mood::of(rng, knobs);
+    let mut faults = Vec::new();
+    if mood.kinds.is_empty() {
+        return faults;
+    }
+    // A cluster starts in peace, sometimes.
+    let mut at = if rng.chance(700_000) { 2 * SECOND } else { 0 };
+    let mut rushes = 0;
+    while faults.len() < FAULTS_MAX {
+        at += if rng.chance(mood.together) {
+            rng.below(mood.election)
+        } else {
+            rng.between(mood.pause / 4, mood.pause * 2)
+        };
+        if at >= calm_from {
+            break;
+        }
+        for what in fault(rng, knobs, &mood, *rng.pick(&mood.kinds)) {
+            if rushes < RUSHES_MAX && rng.chance(mood.rush) {
+                rushes += 1;
+                // Before it, so that both mean the same member.
+                faults.push(Timed { at, what: rush(rng, &mood, target(&what)) });
+            }
+            faults.push(Timed { at: at + 1, what });
+        }
+    }
+    faults
+}
+
+/// Whom a fault hits, as far as that is one.
+fn target(fault: &Fault) -> Who {
+    match fault {
+        Fault::Crash { who, .. }
+        | Fault::CrashInDisk { who, .. }
+        | Fault::Pause { who, .. }
+        | Fault::Isolate { who, .. }
+        | Fault::Hold { who, .. }
+        | Fault::Stall { who, .. }
+        | Fault::DiskError { who, .. }
+        | Fault::SlowDisk { who, .. }
+        | Fault::Rot { who, .. }
+        | Fault::ClockRate { who, .. }
+        | Fault::WallJump { who, .. }
+        | Fault::Replace { who, .. }
+        | Fault::Leave { who, .. }
+        | Fault::Update { who }
+        | Fault::Rush { who, .. } => *who,
+        Fault::CrashAll { .. }
+        | Fault::Split { .. }
+        | Fault::Seesaw { .. }
+        | Fault::CutLink { .. }
+        | Fault::Weather { .. }
+        | Fault::MoveLeader { .. }
+        | Fault::Join { .. }
+        | Fault::Trap { .. } => Who::Leader,
+    }
+}
+
+fn rush(rng: &Rng, mood: &Mood, who: Who) -> Fault {
+    let span = rng.log_between(mood.election, mood.election * 4);
+    Fault::Rush { who, pause: rng.log_between(span / 60, span / 8), span }
+}
+
+fn who(rng: &Rng, knobs: &Knobs) -> Who {
+    match rng.below(10) {
+        0..4 => Who::Leader,
+        4..6 => Who::Follower,
+        _ => Who::At(rng.between(1, u64::from(knobs.members)) as Address),
+    }
+}
+
+/// One fault, or some of a kind that come at once.
+fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
+    match kind {
+        0..17 => vec![plain(rng, knobs, mood, who(rng, knobs), kind)],
+        17 | 18 => vec![trap(rng, knobs, mood)],
+        19 | 20 => vec![Fault::Seesaw {
+            rounds: rng.between(2, 5) as u8,
+            span: rng.log_between(mood.election, mood.election * 4),
+        }],
+        21 => {
+            let (low, high) = (rng.log_between(MS, SECOND), rng.log_between(10 * MS, 12 * SECOND));
+            let span = mood.span(rng).max(2 * high);
+            let slow = |n| Fault::SlowDisk { who: Who::At(n), sync: (low.min(high), high), span };
+            (1..=knobs.members).filter(|_| rng.chance(750_000)).map(slow).collect()
+        }
+        22 => vec![Fault::Rot {
+            who: who(rng, knobs),
+            file: rng.bits() >> 1,
+            offset: rng.bits() >> 1,
+            mask: 1 << rng.below(8),
+            down: rng.log_between(10 * MS, 2 * SECOND),
+        }],
+        23 => vec![Fault::Update { who: who(rng, knobs) }; rng.between(1, 3) as usize],
+        24 => vec![rush(rng, mood, who(rng, knobs))],
+        _ => change(rng, knobs, mood, kind),
+    }
+}
+
+/// Faults that are one thing.
+fn plain(rng: &Rng, knobs: &Knobs, mood: &Mood, who: Who, kind: u64) -> Fault {
+    let span = mood.span(rng);
+    let down = rng.log_between(10 * MS, 6 * SECOND);
+    let any = || rng.between(1, u64::from(knobs.members)) as Address;
+    let ways = || *rng.pick(&[(true, true), (true, false), (false, true)]);
+    match kind {
+        0 => Fault::Crash { who, power: false, down },
+        1 | 2 => Fault::Crash { who, power: true, down },
+        3 | 4 => Fault::CrashInDisk { who, operation: rng.log_between(1, 60), down: down.max(300 * MS) },
+        5 => Fault::CrashAll { power: rng.chance(700_000), down },
+        6 => Fault::Pause { who, span },
+        7 => {
+            let (inbound, outbound) = ways();
+            Fault::Isolate { who, inbound, outbound, span }
+        }
+        8 => Fault::Split { side: (1..=knobs.members).filter(|_| rng.chance(500_000)).collect(), span },
+        9 => Fault::CutLink { from: any(), to: any(), span },
+        10 => Fault::Weather { link: weather(rng, knobs), span: span * 2 },
+        11 => Fault::Stall { who, span },
+        12 => Fault::DiskError {
+            who,
+            operation: rng.log_between(1, 60),
+            errno: *rng.pick(&[5, 28]),
+            down: down.max(300 * MS),
+        },
+        13 => Fault::SlowDisk { who, sync: (5 * MS, rng.log_between(10 * MS, 2 * SECOND)), span },
+        14 => match rng.below(4) {
+            0 => Fault::WallJump { who, by_ms: rng.below(200_000) as i64 - 100_000 },
+            _ => Fault::MoveLeader { to: any() },
+        },
+        15 => Fault::ClockRate {
+            who,
+            rate: rng.between(1_000_000 - knobs.drift_ppm / 2, 1_000_000 + knobs.drift_ppm / 2),
+            span: span * 4,
+        },
+        _ => {
+            let (inbound, outbound) = ways();
+            Fault::Hold { who, inbound, outbound, span }
+        }
+    }
+}
+
+/// A change of the members; often something happens while it is under way.
+fn change(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
+    let down = rng.log_between(10 * MS, 6 * SECOND);
+    let one = || match kind {
+        25 | 26 => Fault::Replace { who: who(rng, knobs), learner: rng.chance(500_000), down },
+        27 => Fault::Leave { who: who(rng, knobs), linger: rng.log_between(1, 10 * SECOND) },
+        _ => match rng.below(3) {
+            0 | 1 => Fault::Join { learner: true, promote: rng.chance(800_000) },
+            _ => Fault::Join { learner: false, promote: false },
+        },
+    };
+    let mut faults = vec![one()];
+    if rng.chance(300_000) {
+        faults.push(one());
+    }
+    if rng.chance(500_000) {
+        // A joining member changes the members once when it is added, and again when it is promoted.
+        let skip = rng.below(2 * u64::from(knobs.members) + 2);
+        faults.push(struck(rng, knobs, mood, Moment::Changes, skip));
+    }
+    faults
+}
+
+fn trap(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Fault {
+    let skip = if rng.chance(700_000) { 0 } else { rng.log_between(1, 20) };
+    struck(rng, knobs, mood, *rng.pick(&Moment::ALL), skip)
+}
+
+/// What comes right behind a moment.
+fn struck(rng: &Rng, knobs: &Knobs, mood: &Mood, on: Moment, skip: u64) -> Fault {
+    let who = if rng.chance(600_000) { Who::Struck } else { who(rng, knobs) };
+    // Crashes most of all; else what parts a member from the others.
+    let kind = *rng.pick(&[0, 1, 1, 1, 3, 6, 7, 7, 11, 16]);
+    let what = Box::new(plain(rng, knobs, mood, who, kind));
+    Fault::Trap { on, skip, after: rng.log_between(1, 200 * MS), what }
+}
+
+fn weather(rng: &Rng, knobs: &Knobs) -> Link {
+    let rate = |odds: u32, max: u64| if rng.chance(odds) { rng.log_between(1_000, max) as u32 } else { 0 };
+    Link {
+        cut: false,
+        held: false,
+        loss: rate(500_000, 400_000),
+        twice: rate(500_000, 500_000),
+        delay: (50, rng.log_between(1_000, knobs.tick_ms * MS * 3)),
+        late: rate(500_000, 200_000),
+    }
+}

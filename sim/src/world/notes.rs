@@ -1,0 +1,100 @@
+//! What is noted of members in the history: whom they count, what their tables took, what they found at a start.
+
+use std::{path::Path, sync::Arc};
+
+use kontiki::{
+    server::api::Member as _,
+    storage::wal::{self, Wal},
+    types::NodeId,
+};
+use serde::Deserialize;
+
+use super::{DATA, SimHandle, World};
+use crate::{
+    backend::{Brought, Change, OnBatch},
+    history::{Applied, Boot, Config},
+    host::Host,
+    net::Address,
+    plan::Moment,
+};
+
+/// The row of the tables that has the configuration, as far as it is looked at.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ConfigRow {
+    voters: Vec<u64>,
+    voters_outgoing: Vec<u64>,
+    learners: Vec<u64>,
+}
+
+impl<H: Host> World<H> {
+    /// Whoever founds a cluster has its members from the command line.
+    pub(super) fn note_founders(&self, address: Address, handle: &SimHandle<H>) {
+        let founds = self.slot(address, |slot| slot.incarnation == 0 && !slot.existing).unwrap_or(false);
+        if founds {
+            let mut voters: Vec<u64> = handle.members().iter().map(|member| member.id.0).collect();
+            voters.sort_unstable();
+            let (at, node) = (self.time(), handle.header().member.0);
+            let config = Config { at, node, index: 0, voters, outgoing: vec![], learners: vec![] };
+            self.record(|history| history.configs.push(config));
+        }
+    }
+
+    /// Shows each batch of a member's tables.
+    pub(super) fn on_batch(&self, address: Address, incarnation: u32) -> OnBatch {
+        let world = self.clone();
+        Arc::new(move |change| {
+            let Brought { index, term, hash, config } = match change {
+                Change::Brought(brought) => brought,
+                Change::Compacted => return world.moments.come(Moment::Compacts, address),
+                Change::Flushed => return world.moments.come(Moment::Flushes, address),
+                Change::Replaced => return world.moments.come(Moment::Installs, address),
+            };
+            if config.is_some() {
+                world.moments.come(Moment::Changes, address);
+            }
+            world.probe.applied(address, index, term, hash.unwrap_or(0));
+            // Nothing is applied before a start is over.
+            let Some(NodeId(node)) = world.id(address) else { return };
+            let at = world.time();
+            let config = config.and_then(|row| serde_json::from_slice::<ConfigRow>(&row).ok());
+            world.record(|history| {
+                let (revision, snapshot) = (None, false);
+                history.applied.push(Applied {
+                    at,
+                    node,
+                    incarnation,
+                    index,
+                    term,
+                    hash,
+                    revision,
+                    snapshot,
+                });
+                if let Some(ConfigRow { voters, voters_outgoing: outgoing, learners }) = config {
+                    history.configs.push(Config { at, node, index, voters, outgoing, learners });
+                }
+            });
+        })
+    }
+
+    /// Notes what the log of a member that starts now recovers, read from a copy of its disk.
+    pub(super) fn note_boot(&self, address: Address) {
+        let found = self.slot(address, |slot| (slot.disk.fork(), slot.incarnation, slot.forgets));
+        let Some((disk, incarnation, forgets)) = found else { return };
+        let dir = Path::new(DATA).join("member/wal");
+        if !wal::exists(&disk, &dir).unwrap_or(false) {
+            return;
+        }
+        let options = wal::Options { segment_bytes: self.knobs.segment_bytes, ..wal::Options::default() };
+        if let Ok((_, recovered)) = Wal::open(disk, &dir, options) {
+            let node = recovered.identity.node.0;
+            let mut boot = Boot::new(self.time(), node, incarnation).recovered(
+                &recovered.hard_state,
+                recovered.start.last,
+                &recovered.entries,
+            );
+            boot.forgets = forgets;
+            self.record(|history| history.boots.push(boot));
+        }
+    }
+}
