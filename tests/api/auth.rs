@@ -84,6 +84,7 @@ async fn each_method_asks_for_what_it_needs() {
     assert_eq!(says!(lease, lease_time_to_live, ttl(6, false)), user());
     assert_eq!(says!(lease, lease_time_to_live, ttl(5, true)), user());
     assert_eq!(says!(lease, lease_time_to_live, ttl(6, true)), root());
+    assert_eq!(says!(lease, lease_time_to_live, ttl(7, true)), root());
     assert_eq!(says!(lease, lease_leases, pb::LeaseLeasesRequest {}), root());
     assert_eq!(says!(lease, lease_revoke, pb::LeaseRevokeRequest { id: 5 })[..2], user()[..2]);
 

@@ -233,8 +233,9 @@ impl Member for Fake {
         Ok(ids.iter().map(|id| if id.0 > 100 { 0 } else { id.0 * 10 }).collect())
     }
 
-    async fn lease_info(&self, _: LeaseId, _: bool) -> Result<Option<LeaseInfo>, Refusal> {
-        Ok(None)
+    /// Lease 7 gets a key just after it was looked at who may see its keys.
+    async fn lease_info(&self, id: LeaseId, _: bool) -> Result<Option<LeaseInfo>, Refusal> {
+        Ok((id == LeaseId(7)).then(|| LeaseInfo { ttl: 9, granted: 10, keys: vec!["z".into()] }))
     }
 
     async fn lease_list(&self) -> Result<Vec<LeaseId>, Refusal> {

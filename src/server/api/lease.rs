@@ -18,7 +18,7 @@ use super::{
 use crate::{
     auth::Need,
     state::{Command, Reply},
-    types::LeaseId,
+    types::{KeyRange, LeaseId},
     wire::etcdserverpb::{self as pb, lease_server::Lease},
 };
 
@@ -72,6 +72,12 @@ impl<M: Member> Lease for Api<M> {
         // To know how long it lives takes no permission; to know what does.
         let needs = || if keys { vec![Need::ReadLeased(LeaseId(id))] } else { Vec::new() };
         let info = client.read(needs, info).await?;
+        // Keys may have come to it since; etcd shows them.
+        let shown = info.iter().flat_map(|info| &info.keys);
+        let shown: Vec<Need> = shown.map(|key| Need::Read(KeyRange::single(key.clone()))).collect();
+        if !shown.is_empty() {
+            client.need(&shown).await?;
+        }
         let header = convert::now(&self.member);
         Ok(Response::new(match info {
             Some(info) => pb::LeaseTimeToLiveResponse {
