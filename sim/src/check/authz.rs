@@ -186,7 +186,33 @@ struct Judge<'a> {
     nodes: BTreeMap<u32, BTreeSet<u64>>,
     /// The latest start of the owners of revisions up to each.
     started: Vec<Micros>,
+    /// How far anybody had applied, from when on.
+    newest_applied: Vec<(Micros, u64)>,
+    /// How far each had, by node; 0 from a start on.
+    applied: BTreeMap<u64, Vec<(Micros, u64)>>,
     found: Vec<Violation>,
+}
+
+/// How far anybody, and how far each node, had applied at what time.
+fn progress(history: &History) -> (Vec<(Micros, u64)>, BTreeMap<u64, Vec<(Micros, u64)>>) {
+    let mut applied: BTreeMap<u64, Vec<(Micros, u64)>> = BTreeMap::new();
+    let mut newest: Vec<(Micros, u64)> = Vec::new();
+    for one in &history.applied {
+        applied.entry(one.node).or_default().push((one.at, one.index));
+        newest.push((one.at, one.index));
+    }
+    for boot in &history.boots {
+        applied.entry(boot.node).or_default().push((boot.at, 0));
+    }
+    applied.values_mut().for_each(|of| of.sort_unstable());
+    newest.sort_unstable();
+    let mut most = 0;
+    newest.retain(|(_, index)| {
+        let more = *index > most;
+        most = most.max(*index);
+        more
+    });
+    (newest, applied)
 }
 
 impl<'a> Judge<'a> {
@@ -230,7 +256,20 @@ impl<'a> Judge<'a> {
         });
         let started = started.collect();
         let (facts, found) = (Facts::of(history), Vec::new());
-        Self { history, timeline, facts, tokens, attached, open_leases, nodes, started, found }
+        let (newest_applied, applied) = progress(history);
+        Self {
+            history,
+            timeline,
+            facts,
+            tokens,
+            attached,
+            open_leases,
+            nodes,
+            started,
+            newest_applied,
+            applied,
+            found,
+        }
     }
 
     fn tell(&mut self, rule: &'static str, text: String, op: &Op) {
@@ -248,6 +287,26 @@ impl<'a> Judge<'a> {
     /// From when on the state may be that a member without a barrier decided by.
     fn oldest(&self, token: Option<Token<'_>>) -> Micros {
         token.filter(|token| token.index.is_some()).map_or(Micros(0), |token| token.op.start)
+    }
+
+    /// From when on the state was that a member had at a moment, by what it had applied: it may not know yet that
+    /// authorization is on, and then takes any token.
+    fn known_from(&self, member: u32, at: Micros) -> Micros {
+        let Some(node) = self.nodes.get(&member).filter(|ids| ids.len() == 1).and_then(|ids| ids.first())
+        else {
+            return Micros(0);
+        };
+        let Some(applied) = self.applied.get(node) else { return Micros(0) };
+        // What was applied last may not be shown yet.
+        let Some((_, index)) = applied
+            .partition_point(|(then, _)| *then <= at)
+            .checked_sub(2)
+            .and_then(|last| applied.get(last))
+        else {
+            return Micros(0);
+        };
+        let first = self.newest_applied.partition_point(|(_, most)| most <= index);
+        self.newest_applied.get(first).map_or(at, |(then, _)| (*then).min(at))
     }
 
     /// The moments that a call is judged by.
@@ -296,7 +355,8 @@ impl<'a> Judge<'a> {
     fn not_permitted(&self, op: &Op, needs: &[Need]) -> Option<String> {
         let (from, to) = self.moments(op);
         let user = op.user.as_deref();
-        if self.facts.may_be_off(from, to) {
+        let off_from = if is_exact(&op.call) { from } else { self.known_from(op.member, op.start).min(from) };
+        if self.facts.may_be_off(off_from, to) {
             return None;
         }
         for need in needs {
@@ -455,7 +515,7 @@ impl<'a> Judge<'a> {
         let denied =
             created.canceled && created.cancel_reason.contains(&Refusal::PermissionDenied.to_string());
         let text = if !created.canceled
-            && !self.facts.may_be_off(from, *at)
+            && !self.facts.may_be_off(self.known_from(log.member, opened).min(from), *at)
             && !self.facts.may_permit(user, &need, from, *at)
         {
             format!("was made for {who}, who was not permitted {need}")
