@@ -226,7 +226,7 @@ impl<H: Host> Client<H> {
         let outcome = match self.within(self.exchange(member, call, token)).await {
             Some(Ok(reply)) => Outcome::Ok(reply),
             Some(Err(status)) => Outcome::from_status(status.code() as i32, status.message()),
-            None => Outcome::Unknown("no answer".into()),
+            None => Outcome::Unknown(Outcome::NO_ANSWER.into()),
         };
         let end = world.time();
         match &outcome {

@@ -188,6 +188,9 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     }
     world.until(plan.calm_from + SETTLE).await;
     phase("judged");
+    if !plan.knobs.one_operator && !has_quorum(world) {
+        world.doom();
+    }
     if !world.is_doomed() {
         prove_alive(world, plan).await;
         lead_in_turn(world, plan).await;
@@ -320,6 +323,14 @@ impl Lost {
             world.lose(member, self.how);
         }
     }
+}
+
+/// Whether so many of the voters run as make a quorum. Operators that do not wait for each other may add more voters
+/// than then come up, for a member that joins is refused while the list that it was told is not the cluster's.
+fn has_quorum<H: Host>(world: &World<H>) -> bool {
+    let voters = world.voters();
+    let run = voters.iter().filter(|member| world.handle(**member).is_some()).count();
+    voters.is_empty() || run > voters.len() / 2
 }
 
 /// At the end each member is asked for what should be the same everywhere, and which leases are left.

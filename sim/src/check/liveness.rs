@@ -7,7 +7,16 @@ use super::{
     linear::{LISTED_MAX, violation},
     request::describe,
 };
-use crate::history::{History, Op};
+use crate::history::{History, Op, Outcome};
+use kontiki::error::Refusal;
+
+fn refused_by_learner(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Unknown(text) if *text == Refusal::NotSupportedForLearner.to_string())
+}
+
+fn gave_up(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Unknown(text) if text == Outcome::NO_ANSWER)
+}
 
 fn calls(history: &History) -> Vec<Violation> {
     let settings = &history.settings;
@@ -21,6 +30,9 @@ fn calls(history: &History) -> Vec<Violation> {
     for op in history.ops.iter().filter(due) {
         let took = op.end.map(|end| end.since(op.start));
         let text = match took {
+            // What a learner refuses was asked of the wrong one; who goes away early is not answered.
+            Some(_) if refused_by_learner(&op.outcome) => continue,
+            Some(took) if gave_up(&op.outcome) && took < settings.calm_op_max => continue,
             Some(took) if op.outcome.is_unknown() => format!("failed after {took}: {:?}", op.outcome),
             Some(took) if took > settings.calm_op_max => format!("took {took}"),
             Some(_) => continue,

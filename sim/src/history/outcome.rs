@@ -21,6 +21,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The words for a client that went away before it was answered.
+    pub const NO_ANSWER: &str = "no answer";
+
     /// What a failed call's status says. A code that etcd gives for time-outs, lost leaders and lost connections
     /// leaves it open, and so does a code or text that is not known here.
     pub fn from_status(code: i32, message: &str) -> Self {

@@ -150,13 +150,9 @@ fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
             let slow = |n| Fault::SlowDisk { who: Who::At(n), sync: (low.min(high), high), span };
             (1..=knobs.members).filter(|_| rng.chance(750_000)).map(slow).collect()
         }
-        22 => vec![Fault::Rot {
-            who: who(rng, knobs),
-            file: rng.bits() >> 1,
-            offset: rng.bits() >> 1,
-            mask: 1 << rng.below(8),
-            down: rng.log_between(10 * MS, 2 * SECOND),
-        }],
+        // Rot is for plans by hand: in the newest batch it can't be told from a crash, and which one that is is not
+        // known well enough where the member restarts besides.
+        22 => Vec::new(),
         23 => vec![Fault::Update { who: who(rng, knobs) }; rng.between(1, 3) as usize],
         24 => vec![rush(rng, mood, who(rng, knobs))],
         _ => change(rng, knobs, mood, kind),
