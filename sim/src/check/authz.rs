@@ -187,16 +187,19 @@ struct Judge<'a> {
     /// The latest start of the owners of revisions up to each.
     started: Vec<Micros>,
     /// How far anybody had applied, from when on.
-    newest_applied: Vec<(Micros, u64)>,
+    newest_applied: Progress,
     /// How far each had, by node; 0 from a start on.
-    applied: BTreeMap<u64, Vec<(Micros, u64)>>,
+    applied: BTreeMap<u64, Progress>,
     found: Vec<Violation>,
 }
 
+/// Up to which index somebody had applied, from when on.
+type Progress = Vec<(Micros, u64)>;
+
 /// How far anybody, and how far each node, had applied at what time.
-fn progress(history: &History) -> (Vec<(Micros, u64)>, BTreeMap<u64, Vec<(Micros, u64)>>) {
-    let mut applied: BTreeMap<u64, Vec<(Micros, u64)>> = BTreeMap::new();
-    let mut newest: Vec<(Micros, u64)> = Vec::new();
+fn progress(history: &History) -> (Progress, BTreeMap<u64, Progress>) {
+    let mut applied: BTreeMap<u64, Progress> = BTreeMap::new();
+    let mut newest = Progress::new();
     for one in &history.applied {
         applied.entry(one.node).or_default().push((one.at, one.index));
         newest.push((one.at, one.index));
