@@ -295,6 +295,10 @@ impl<'a> Judge<'a> {
     /// From when on the state was that a member had at a moment, by what it had applied: it may not know yet that
     /// authorization is on, and then takes any token.
     fn known_from(&self, member: u32, at: Micros) -> Micros {
+        // Where nobody recorded what members applied, it is not told apart.
+        if self.applied.is_empty() {
+            return at;
+        }
         let Some(node) = self.nodes.get(&member).filter(|ids| ids.len() == 1).and_then(|ids| ids.first())
         else {
             return Micros(0);
