@@ -54,6 +54,7 @@ impl Rng {
     ///
     /// # Panics
     /// If there is none.
+    #[track_caller]
     pub fn pick<'a, T>(&self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u64) as usize]
     }

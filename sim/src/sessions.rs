@@ -222,7 +222,11 @@ impl<H: Host> Worker<H> {
                     }
                     // As clients do: what does not answer is left for another.
                     if client.call(member, pb::LeaseKeepAliveRequest { id: *id }).await.is_unknown() {
-                        member = *rng.pick(&world.addresses());
+                        let addresses = world.addresses();
+                        if addresses.is_empty() {
+                            return;
+                        }
+                        member = *rng.pick(&addresses);
                     }
                 }
             }

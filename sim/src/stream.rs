@@ -114,7 +114,12 @@ pub async fn keep_watching<H: Host>(
         if wanted.iter().all(|one| one.phase == Phase::Done) {
             return;
         }
-        member = *rng.pick(&world.addresses());
+        // When the run has ended there is nobody left to ask.
+        let addresses = world.addresses();
+        if addresses.is_empty() {
+            return;
+        }
+        member = *rng.pick(&addresses);
         world.host.sleep(rng.between(10_000, 500_000)).await;
     }
 }
