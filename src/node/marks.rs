@@ -22,7 +22,12 @@ pub(super) struct Marks {
     rested: bool,
     /// The newest that each peer has told this leader of, and what came of the last comparison.
     heard: BTreeMap<NodeId, (StateMark, Option<Verdict>)>,
+    /// How often in a row some differed, and who was not heard of since would have decided who is right.
+    undecided: u64,
 }
+
+/// So often the word of those is waited for who were not heard of since some differ: they may be down.
+const UNDECIDED_MAX: u64 = 20;
 
 #[derive(Clone, Copy, Debug)]
 enum Verdict {
@@ -107,6 +112,7 @@ impl Marks {
             }
         }
         if differing.is_empty() {
+            self.undecided = 0;
             return Vec::new();
         }
         let quorum = config.quorum();
@@ -127,6 +133,14 @@ impl Marks {
         };
         if differing.iter().any(|(_, mark)| has_quorum(*mark)) {
             return vec![me];
+        }
+        let may_have_quorum = |mark: StateMark| {
+            let has_it = |id| agrees(id).map(|agrees| !agrees && differing.contains(&(id, mark)));
+            quorum.vote_result(has_it) != VoteResult::Lost
+        };
+        if self.undecided < UNDECIDED_MAX && differing.iter().any(|(_, mark)| may_have_quorum(*mark)) {
+            self.undecided += 1;
+            return Vec::new();
         }
         // No state has a quorum. What was heard of different indices may yet turn out to be one state; of one
         // index it is not, and then the leader's word stands, as in etcd: better stop all than go on like that.
