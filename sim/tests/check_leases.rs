@@ -6,7 +6,7 @@ use kontiki::{
     error::Refusal,
     wire::{etcdserverpb as pb, v3electionpb as electionpb, v3lockpb as lockpb},
 };
-use sim::history::{Held, HeldKind, Micros};
+use sim::history::{Fact, Held, HeldKind, MessageFact, Micros};
 use support::*;
 
 const SECOND: u64 = 1_000_000;
@@ -278,4 +278,41 @@ fn a_turn_comes_to_the_oldest_key() {
     right(&leader);
     leader.ok((80, 90), lead(), leads(kv("l/1", "", (2, 2, 1)), 4));
     wrong(&leader, "locks/leader", "who did not lead at revision 4");
+}
+
+#[test]
+fn the_next_leader_knows_how_long_a_lease_still_lasts() {
+    let mut tale = Tale::new();
+    let settings = &mut tale.history.settings;
+    (settings.calm_from, settings.settle_max) = (Some(Micros(0)), Micros(0));
+    settings.lease_checkpoint = Some(Micros::from_secs(1));
+    tale.ok((0, 10), grant(7, 300), granted(7, 300));
+    let led = |at, term| MessageFact {
+        at: Micros(at),
+        from: term,
+        to: 9,
+        term,
+        fact: Fact::Heartbeat { commit: 1, mark: None },
+    };
+    tale.history.messages.extend([led(5, 1), led(29 * SECOND, 2)]);
+    let says = |ttl| {
+        let left =
+            pb::LeaseTimeToLiveResponse { header: header(1), id: 7, ttl, granted_ttl: 300, keys: vec![] };
+        let ask = pb::LeaseTimeToLiveRequest { id: 7, keys: false };
+        let mut tale = tale.clone();
+        tale.ok((30 * SECOND, 30 * SECOND + 1), ask, left);
+        tale
+    };
+    right(&says(271));
+    right(&says(276));
+    wrong(&says(300), "lease/starts-anew", "at most 277 s are left of lease 7");
+    // While one leads, nothing is added.
+    let mut stays = says(276);
+    stays.history.messages.pop();
+    wrong(&stays, "lease/starts-anew", "at most 271 s are left");
+    // Somebody renewed it.
+    let mut renewing = says(300);
+    let all = pb::LeaseKeepAliveResponse { header: header(1), ..renewed(7, 300) };
+    renewing.ok((29 * SECOND, 29 * SECOND + 1), renew(7), all);
+    right(&renewing);
 }

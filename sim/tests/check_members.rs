@@ -128,6 +128,22 @@ fn a_quorum_holds_what_is_applied() {
     said(&mut alone, vec![(20, 1, 2, 2, append(log(2, 1), &[(2, 9)]))]);
     applied(&mut alone, 21, 1, 2, 2);
     wrong(&alone, "raft/quorum", "1 applied index 2 before a quorum");
+    // The configuration that it was counted by is looked for behind those that came later to some.
+    let mut late = elected();
+    for index in 1..5 {
+        let (outgoing, learners) = (vec![], vec![]);
+        let voters = vec![1, 2, 3, 4];
+        late.history.configs.push(Config { at: Micros(40), node: 1, index, voters, outgoing, learners });
+    }
+    said(
+        &mut late,
+        vec![
+            (20, 1, 2, 2, append(log(2, 1), &[(2, 9), (2, 9), (2, 9), (2, 9), (2, 9)])),
+            (21, 2, 1, 2, Fact::AppendAccepted { matched: 6 }),
+        ],
+    );
+    applied(&mut late, 22, 1, 6, 2);
+    right(&late);
     // Two of four are not enough; of a joint configuration both halves count.
     let mut four = elected();
     four.history.configs[0].voters = vec![1, 2, 3, 4];
@@ -282,6 +298,17 @@ fn a_leader_counts_only_for_entries_of_its_own_term() {
     // 2 is elected with an entry of term 2 that nobody knows to be committed, and commits it before its own.
     said(&mut tale, vec![(20, 2, 3, 3, append(log(2, 1), &[(2, 8), (3, 0)]))]);
     right(&tale);
+    let mut own = tale.clone();
+    let snapshot = Fact::Snapshot { last: log(2, 2), config: None };
+    said(
+        &mut own,
+        vec![
+            (22, 2, 3, 3, Fact::Heartbeat { commit: 3, mark: None }),
+            // Made before that was known, and sent behind it.
+            (23, 2, 1, 3, snapshot),
+        ],
+    );
+    right(&own);
     said(&mut tale, vec![(21, 2, 3, 3, Fact::Heartbeat { commit: 2, mark: None })]);
     wrong(&tale, "raft/own-term", "2 says as leader of term 3 that 2 is committed");
 }
@@ -363,4 +390,32 @@ fn members_are_what_was_asked_for_and_what_raft_counts_by() {
     let member = Some(pb::Member::default());
     tale.ok((30, 31), asked, pb::MemberAddResponse { header: header(1), member, members: vec![] });
     wrong(&tale, "members/added", "a learner was asked for");
+}
+
+/// Who finds two changes in its log knows that the first is committed.
+#[test]
+fn nobody_campaigns_in_a_configuration_that_was_left() {
+    let mut tale = elected();
+    let ask = Fact::Vote { pre: true, last: log(2, 3), transfer: false };
+    said(
+        &mut tale,
+        vec![
+            (20, 1, 2, 2, change(log(2, 1), 2, 1)),
+            (21, 2, 1, 2, Fact::AppendAccepted { matched: 2 }),
+            (24, 1, 2, 2, change(log(2, 2), 2, 2)),
+        ],
+    );
+    applied(&mut tale, 23, 1, 2, 2);
+    let back = boot(30, 2, 2, 1, log(2, 3));
+    tale.history.boots.push(Boot { commit: 1, applied: 1, ..back.clone() });
+    said(&mut tale, vec![(40, 2, 3, 3, ask)]);
+    wrong(&tale, "raft/left-config", "2 asks for votes and has not applied");
+    let mut knows = tale.clone();
+    knows.history.boots[0].commit = 2;
+    right(&knows);
+    let mut one = tale.clone();
+    one.history.boots[0].last = log(2, 2);
+    right(&one);
+    applied(&mut tale, 35, 2, 2, 2).incarnation = 1;
+    right(&tale);
 }

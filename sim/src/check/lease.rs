@@ -55,10 +55,13 @@ struct Attached<'a> {
     until: i64,
 }
 
+fn leads(fact: &Fact) -> bool {
+    matches!(fact, Fact::Heartbeat { .. } | Fact::Append { .. })
+}
+
 /// From when on a leader counts the time of all leases: in the calm, its own election's, if messages were recorded.
 fn led_since(history: &History) -> Option<Micros> {
     let calm = history.settings.calm_from?;
-    let leads = |fact: &Fact| matches!(fact, Fact::Heartbeat { .. } | Fact::Append { .. });
     let leading = history.messages.iter().filter(|message| leads(&message.fact));
     match leading.clone().map(|message| message.term).max() {
         Some(term) => {
@@ -340,6 +343,48 @@ impl<'a> Leases<'a> {
             && self.timeline.model.leased(lease).is_some()
     }
 
+    /// In the calm, a change of the leader gives a lease no more time than has passed since the log was told of it.
+    fn goes_on(&mut self, lease: i64, life: &Life<'a>) {
+        let settings = &self.history.settings;
+        let (Some(calm), Some(interval)) = (settings.calm_from, settings.lease_checkpoint) else { return };
+        let ([(grant, ttl)], true) = (&life.grants[..], life.renewals.is_empty()) else { return };
+        let Some(granted) = grant.end.filter(|_| grant.start >= calm.after(settings.settle_max)) else {
+            return;
+        };
+        if !life.open_renewals.is_empty() || !life.open_grants.is_empty() {
+            return;
+        }
+        let drift = |span: Micros| span.0 / 1_000_000 * settings.clock_drift_ppm;
+        let more = (interval.0 + drift(interval)) as i64 / 1_000_000 + EXTENDED_MAX + CHECKPOINT_LATE_MAX;
+        for op in &life.questions {
+            let (Some(Reply::LeaseTimeToLive(reply)), Some(end)) = (op.outcome.reply(), op.end) else {
+                continue;
+            };
+            let led = |at: Micros| grant.start <= at && at <= end;
+            let terms: BTreeSet<u64> = self
+                .history
+                .messages
+                .iter()
+                .filter(|message| led(message.at) && leads(&message.fact))
+                .map(|message| message.term)
+                .collect();
+            let passed = op.start.since(granted);
+            let passed = Micros(passed.0.saturating_sub(drift(passed)));
+            let left = ((ttl.0 - passed.0.min(ttl.0)) / 1_000_000) as i64 + 1;
+            let most = left + more * (terms.len() as i64 - 1).max(0);
+            if reply.ttl > most {
+                let text = format!(
+                    "{} at {} was answered with {}, at most {most} s are left of lease {lease:x}, granted at {granted}",
+                    describe(op),
+                    op.start,
+                    reply.ttl
+                );
+                self.tell("lease/starts-anew", text, &[grant, op]);
+                return;
+            }
+        }
+    }
+
     /// The numbers in answers.
     fn numbers(&mut self, lease: i64, life: &Life<'a>) {
         let Some((first, ttl)) = life.grants.first().copied() else { return };
@@ -376,10 +421,13 @@ impl<'a> Leases<'a> {
     }
 }
 
-/// Keys that a question for a lease listed: they were on it, at some moment after its grant.
 /// How many seconds a new leader may add to what a lease has left: an election's time-out.
 const EXTENDED_MAX: i64 = 2;
 
+/// How many seconds a checkpoint may be late, and what it is rounded up by.
+const CHECKPOINT_LATE_MAX: i64 = 3;
+
+/// Keys that a question for a lease listed: they were on it, at some moment after its grant.
 fn listed(history: &History, leases: &Leases<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     if leases.timeline.sound_until < leases.timeline.model.revision() {
@@ -412,6 +460,7 @@ pub fn check_with(history: &History, timeline: &Timeline) -> Vec<Violation> {
         leases.never_early(*lease, life);
         leases.stays_gone(*lease, life);
         leases.ends(*lease, life);
+        leases.goes_on(*lease, life);
         leases.numbers(*lease, life);
     }
     let listed = listed(history, &leases);

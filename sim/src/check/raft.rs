@@ -12,6 +12,7 @@
 //! - `own-term`: a leader commits nothing by counting before an entry of its own term (section 5.4.2).
 //! - `keeps`: what a member has acknowledged to a leader it does not refuse that leader later.
 //! - `one-change`: a leader proposes a change of the members only when the one before it is applied.
+//! - `left-config`: nobody campaigns who knows by its log that the members have changed, and has not applied it.
 //! - `config`: members at one index have one configuration, and snapshots name it.
 //!
 //! Members are named by raft ids. Each rule is silent about facts that were not recorded.
@@ -158,7 +159,18 @@ fn leader_completeness(history: &History, applied: &BTreeMap<u64, &Applied>, fou
 /// leaving a joint configuration may follow it.
 fn in_force(configs: &BTreeMap<u64, &Config>, index: u64) -> Vec<Config> {
     const NEWEST: usize = 3;
-    configs.range(..index).rev().take(NEWEST).map(|(_, config)| (*config).clone()).collect()
+    let mut newest: Vec<Config> = Vec::new();
+    for (_, config) in configs.range(..index).rev() {
+        // One is noted at the end of each batch that brought it to somebody.
+        let parts = |config: &Config| (config.voters.clone(), config.outgoing.clone());
+        if newest.last().is_none_or(|last| parts(last) != parts(config)) {
+            newest.push((*config).clone());
+        }
+        if newest.len() == NEWEST {
+            break;
+        }
+    }
+    newest
 }
 
 /// How far each member's log is known to reach, by what it said and what it found at its starts. What a leader has
@@ -393,6 +405,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     durable(history, &mut found);
     raft_leader::own_term(history, &mut found);
     raft_leader::keeps(history, &mut found);
+    raft_leader::campaigns(history, &mut found);
     raft_leader::one_change(history, &mut found);
     raft_leader::configs(history, &mut found);
     found.0

@@ -30,13 +30,18 @@ impl<'a> Known<'a> {
             self.committed = self.committed.max(applied.index);
         }
         while let Some(boot) = self.boots.next_if(|boot| boot.at <= at) {
-            // Of two changes in a log, the first was applied before the second was proposed.
-            let own =
-                self.changes.range(boot.commit + 1..).filter(|(i, term)| boot.term_at(**i) == Some(**term));
-            let own: Vec<u64> = own.map(|(index, _)| *index).collect();
-            let implied = own.len().checked_sub(2).map_or(0, |at| own[at]);
-            self.committed = self.committed.max(boot.commit).max(implied);
+            let implied = self.implied(boot);
+            self.committed = self.committed.max(boot.commit).max(boot.applied).max(implied.unwrap_or(0));
         }
+    }
+
+    /// Of the changes in a log beyond what it says to be committed, the last but one: it was applied before the last was
+    /// proposed.
+    fn implied(&self, boot: &Boot) -> Option<u64> {
+        let from = boot.commit.max(boot.applied) + 1;
+        let own = self.changes.range(from..).filter(|(i, term)| boot.term_at(**i) == Some(**term));
+        let own: Vec<u64> = own.map(|(index, _)| *index).collect();
+        Some(own[own.len().checked_sub(2)?])
     }
 
     fn hears(&mut self, message: &MessageFact) {
@@ -80,6 +85,10 @@ pub(super) fn own_term(history: &History, found: &mut Found) {
             *first = first.or(entries(*prev, sent).find(begins).map(|(_, this, _)| this.index));
         }
         let commit = commit(&message.fact);
+        // With an entry of its own all before it is committed, and may be said to be so one by one, by snapshots.
+        if first.is_some_and(|first| commit >= first) {
+            *began = (*began).max(commit);
+        }
         if commit > *began && said.is_none_or(|(least, _)| commit < least) {
             *said = Some((commit, message.at));
         }
@@ -93,6 +102,36 @@ pub(super) fn own_term(history: &History, found: &mut Found) {
                 message.from, message.term
             );
             found.tell("raft/own-term", at, text);
+        }
+        known.hears(message);
+    }
+}
+
+/// Of two changes of the members in a log the first is committed. Who comes back with them asks for no votes before it
+/// has applied it: it could win in a configuration that the cluster has left.
+pub(super) fn campaigns(history: &History, found: &mut Found) {
+    let mut known = Known::of(history);
+    let mut applied = history.applied.iter().peekable();
+    // What each has to apply first.
+    let mut due: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut boots = history.boots.iter().peekable();
+    for message in &history.messages {
+        while let Some(boot) = boots.next_if(|boot| boot.at <= message.at) {
+            due.remove(&boot.node);
+            due.extend(known.implied(boot).map(|index| (boot.node, index)));
+        }
+        while let Some(applied) = applied.next_if(|applied| applied.at <= message.at) {
+            if due.get(&applied.node).is_some_and(|index| *index <= applied.index) {
+                due.remove(&applied.node);
+            }
+        }
+        if let (Fact::Vote { .. }, Some(index)) = (&message.fact, due.get(&message.from)) {
+            let text = format!(
+                "{:x} asks for votes and has not applied the change of the members at index {index}, which is committed \
+                 as its log has another one behind it",
+                message.from
+            );
+            found.tell("raft/left-config", message.at, text);
         }
         known.hears(message);
     }

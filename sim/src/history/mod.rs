@@ -131,6 +131,8 @@ pub struct Settings {
     pub lease_early_max: Micros,
     /// How late a lease may end while the cluster is calm.
     pub lease_late_max: Micros,
+    /// How often the log is told how long leases still last; none if that is not judged.
+    pub lease_checkpoint: Option<Micros>,
     /// When the faults ended for good and a quorum was healthy; none if that never came.
     pub calm_from: Option<Micros>,
     /// From `calm_from` on for this long, nothing is demanded yet.
@@ -158,6 +160,7 @@ impl Default for Settings {
             clock_drift_ppm: 0,
             lease_early_max: Micros(0),
             lease_late_max: Micros::from_secs(10),
+            lease_checkpoint: None,
             calm_from: None,
             settle_max: Micros::from_secs(10),
             calm_op_max: Micros::from_secs(5),

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use kontiki::{
     server::api::Member as _,
     storage::wal::{self, Wal},
+    table::{Table, Tables as _},
     types::NodeId,
 };
 use serde::Deserialize;
@@ -79,8 +80,9 @@ impl<H: Host> World<H> {
 
     /// Notes what the log of a member that starts now recovers, read from a copy of its disk.
     pub(super) fn note_boot(&self, address: Address) {
-        let found = self.slot(address, |slot| (slot.disk.fork(), slot.incarnation, slot.forgets));
-        let Some((disk, incarnation, forgets)) = found else { return };
+        let found = self
+            .slot(address, |slot| (slot.disk.fork(), slot.tables.clone(), slot.incarnation, slot.forgets));
+        let Some((disk, tables, incarnation, forgets)) = found else { return };
         let dir = Path::new(DATA).join("member/wal");
         if !wal::exists(&disk, &dir).unwrap_or(false) {
             return;
@@ -94,6 +96,8 @@ impl<H: Host> World<H> {
                 &recovered.entries,
             );
             boot.forgets = forgets;
+            let index = tables.get(Table::Meta, b"consistent_index").ok().flatten();
+            boot.applied = index.and_then(|row| row[..].try_into().ok()).map_or(0, u64::from_be_bytes);
             self.record(|history| history.boots.push(boot));
         }
     }
