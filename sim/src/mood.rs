@@ -27,12 +27,16 @@ struct Mood {
 /// The steps of all clients of a run.
 pub fn clients(rng: &Rng, knobs: &Knobs, calm_from: Micros, steps_max: u64) -> Vec<Vec<Step>> {
     let count = rng.log_between(1, 12);
-    let kinds: Vec<u8> = (0..STEP_KINDS)
+    let mut kinds: Vec<u8> = (0..STEP_KINDS)
         .flat_map(|kind| {
             let weight = if rng.chance(700_000) { rng.log_between(1, 16) } else { 0 };
             std::iter::repeat_n(kind, weight as usize)
         })
         .collect();
+    if rng.chance(350_000) {
+        let theme = rng.pick(&THEMES);
+        (0..rng.log_between(1, 24)).for_each(|_| kinds.extend_from_slice(theme));
+    }
     let mood = Mood {
         keys: rng.log_between(1, 24) as u8,
         leases: rng.log_between(1, 4) as u8,
@@ -79,6 +83,9 @@ fn admin(rng: &Rng, mood: &Mood, calm_from: Micros) -> Vec<Step> {
 }
 
 const STEP_KINDS: u8 = 20;
+
+/// What a run may be about: leases, compaction of keys that come and go, watches behind a compaction, turns.
+const THEMES: [&[u8]; 4] = [&[8, 10, 11, 18, 18], &[0, 0, 4, 7, 16], &[0, 7, 13, 14], &[15, 17, 18]];
 
 fn action(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Action {
     if knobs.auth && rng.chance(30_000) {

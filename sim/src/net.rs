@@ -3,7 +3,7 @@
 //!
 //! A link is one direction between two addresses. What travels is what production sends: the encoded `raftpb`
 //! message, and a snapshot's body beside it. A link may be cut, lose, duplicate, delay and so reorder; what is on
-//! its way when a link is cut still arrives.
+//! its way when a link is cut, or when its sender dies, still arrives or is lost with it.
 //!
 //! Left out: HTTP, streams and their queues, which `tests/peer` tries on real sockets.
 
@@ -124,6 +124,22 @@ struct Inner {
     healed: BTreeMap<(Address, Address), Micros>,
     /// What stays on its way: by link, the messages with their numbers.
     held: BTreeMap<(Address, Address), Vec<Held>>,
+    /// What was sent until then on a link is lost: it was cut.
+    lost: BTreeMap<(Address, Address), Micros>,
+    /// What was sent until then from an address is lost: its process ended.
+    died: BTreeMap<Address, Micros>,
+    /// Whether what is on its way now is lost with what ends now, and when that was drawn.
+    drawn: (Micros, bool),
+    /// Who has another state than all others from which index on, by what is told of state hashes.
+    apart: Option<(Address, u64)>,
+}
+
+impl Inner {
+    /// Whether what was sent at a moment is lost by now.
+    fn has_lost(&self, from: Address, to: Address, sent: Micros) -> bool {
+        let ends = self.lost.get(&(from, to)).into_iter().chain(self.died.get(&from));
+        ends.into_iter().any(|until| sent <= *until)
+    }
 }
 
 /// A message with its number.
@@ -171,13 +187,26 @@ impl<H: Host> Net<H> {
         let was_cut = link.cut;
         change(link);
         let (healed, goes_on) = (was_cut && !link.cut, !link.held);
+        let is_cut = !was_cut && link.cut;
         if healed {
             inner.healed.insert((from, to), now);
+        }
+        if is_cut && self.takes_along(&mut inner) {
+            inner.lost.insert((from, to), now);
         }
         drop(inner);
         if goes_on {
             self.release(from, to);
         }
+    }
+
+    /// Whether what ends now takes along what is on its way: one draw for all that ends at a moment.
+    fn takes_along(&self, inner: &mut Inner) -> bool {
+        let now = self.host.now();
+        if inner.drawn.0 != now {
+            inner.drawn = (now, self.rng.chance(500_000));
+        }
+        inner.drawn.1
     }
 
     /// What was held on a link goes on, in any order.
@@ -190,8 +219,14 @@ impl<H: Host> Net<H> {
     }
 
     fn carry(&self, from: Address, to: Address, number: u64, bytes: Vec<u8>, delay: Micros) {
-        let net = self.clone();
-        self.host.at(self.host.now() + delay, Box::new(move || net.deliver(from, to, number, &bytes)));
+        let (net, sent) = (self.clone(), self.host.now());
+        let arrive = move || {
+            if net.lock().has_lost(from, to, sent) {
+                return net.probe.lost(number);
+            }
+            net.deliver(from, to, number, &bytes);
+        };
+        self.host.at(sent + delay, Box::new(arrive));
     }
 
     /// Makes all links what they usually are, and that something else from now on.
@@ -265,7 +300,12 @@ impl<H: Host> Net<H> {
 
     /// Nobody is at an address any more.
     pub fn close(&self, address: Address) {
-        let endpoint = self.lock().endpoints.remove(&address);
+        let mut inner = self.lock();
+        let endpoint = inner.endpoints.remove(&address);
+        if endpoint.is_some() && self.takes_along(&mut inner) {
+            inner.died.insert(address, self.host.now());
+        }
+        drop(inner);
         drop(endpoint);
     }
 
@@ -294,6 +334,23 @@ impl<H: Host> Net<H> {
     pub fn passage(&self, from: Address, to: Address) -> Option<Micros> {
         let link = self.link(from, to);
         (!link.cut && !self.rng.chance(link.loss)).then(|| self.delay(link))
+    }
+
+    /// All hashes of states beyond an index say from now on that this member's is another than that of the others.
+    pub fn set_apart(&self, member: Address, beyond: u64) {
+        self.lock().apart = Some((member, beyond));
+    }
+
+    fn as_told(&self, from: Address, to: Address, mut message: Message) -> Message {
+        let Some((apart, beyond)) = self.lock().apart else { return message };
+        if let Body::Heartbeat { state: Some(mark), .. } | Body::HeartbeatReply { state: Some(mark), .. } =
+            &mut message.body
+            && (from == apart || to == apart)
+            && mark.index.0 > beyond
+        {
+            mark.hash = !mark.hash;
+        }
+        message
     }
 
     /// One message goes into a link.
@@ -351,7 +408,7 @@ impl<H: Host> Net<H> {
         // As the peer port does by the sender's `X-PeerURLs`: one that is not known yet can be answered.
         peers.lock().unwrap_or_else(PoisonError::into_inner).entry(message.from).or_insert(from);
         self.probe.delivered(number, to, bytes);
-        self.tell(to, PeerEvent::Message(message));
+        self.tell(to, PeerEvent::Message(self.as_told(from, to, message)));
     }
 
     /// A message comes in at an address, whoever sent it.
@@ -373,10 +430,23 @@ impl<H: Host> Net<H> {
         (self.on_message)(&message);
         self.moments.come(Moment::SendsSnapshot, from);
         let size = body.as_ref().map_or(0, |body| body.len() as u64);
-        let at = self.host.now() + self.delay(link) + size / BYTES_PER_MICRO;
-        let net = self.clone();
+        let sent = self.host.now();
+        let arrives = || sent + self.delay(link) + size / BYTES_PER_MICRO;
+        let at = arrives();
         let lost = link.cut || self.rng.chance(link.loss);
+        // One whose sender takes it for lost comes again.
+        if let Some(body) = body.clone().filter(|_| !lost && self.rng.chance(link.twice)) {
+            let (net, message) = (self.clone(), message.clone());
+            let again = move || {
+                if !net.lock().has_lost(from, to, sent) {
+                    net.take_snapshot(to, &message, &body);
+                }
+            };
+            self.host.at(arrives(), Box::new(again));
+        }
+        let net = self.clone();
         let act = move || {
+            let lost = lost || net.lock().has_lost(from, to, sent);
             let taken = !lost && body.is_some_and(|body| net.take_snapshot(to, &message, &body));
             if taken {
                 net.probe.delivered(number, to, &[])

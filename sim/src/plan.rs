@@ -103,6 +103,8 @@ pub enum Who {
     Follower,
     /// The one at which the moment came that was waited for.
     Struck,
+    /// The one that joined last.
+    Newest,
 }
 
 /// Something that happens to a member, as it can be seen from outside: where two steps have to be one, what comes right
@@ -130,11 +132,13 @@ pub enum Moment {
     Flushes,
     /// It has removed old revisions.
     Compacts,
+    /// An operator asks that it be promoted or removed.
+    Asked,
 }
 
 impl Moment {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Campaigns,
         Self::Votes,
         Self::Leads,
@@ -145,6 +149,7 @@ impl Moment {
         Self::Installs,
         Self::Flushes,
         Self::Compacts,
+        Self::Asked,
     ];
 }
 

@@ -20,7 +20,7 @@ use crate::{
     history::{History, Micros as Time, Outcome, Reply, Settings},
     host::{Host, Micros, Process},
     nemesis::{Nemesis, OPERATOR_MAX},
-    net::Address,
+    net::{Address, Link},
     plan::Plan,
     probe::{Event, Traced},
     rng::Rng,
@@ -36,6 +36,9 @@ pub const SETTLE: Micros = 30_000_000;
 /// How long the calm goes on after that.
 pub const CALM: Micros = 5_000_000;
 
+/// From the end of the faults on, so long later leases are granted that then end.
+const LEASES_AFTER: Micros = 16_000_000;
+
 /// How long those wait for an answer who prove that members are alive.
 const PATIENCE: Micros = 7_000_000;
 
@@ -44,6 +47,12 @@ const LEASE_EARLY_MAX: Micros = 1_000_000;
 
 /// How late a lease may end in the calm: the leader notices, proposes, and commits.
 const LEASE_LATE_MAX: Micros = 5_000_000;
+
+/// Checkpoints of leases that are rarer than this are not waited for.
+const CHECKPOINT_SHOWN_MAX: Micros = 3_000_000;
+
+/// How long a lease lasts that is to outlive its leader, in seconds.
+const OUTLIVING_TTL: i64 = 300;
 
 /// What came of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -157,7 +166,7 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     }
     world.until(plan.calm_from).await;
     phase("calm");
-    world.net.heal(plan.knobs.link);
+    world.net.heal(Link { late: 0, twice: 0, ..plan.knobs.link });
     // What a fault has just let go of is done before it is judged.
     world.until(plan.calm_from + 1_000).await;
     let lost = Lost::draw(plan);
@@ -178,29 +187,73 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
         world.until(plan.calm_from + 2 * OPERATOR_MAX).await;
         lost.go(world, &world.voters());
     }
+    world.until(plan.calm_from + LEASES_AFTER).await;
+    leases_in_the_calm(world, plan);
     world.until(plan.calm_from + SETTLE - PATIENCE).await;
-    // Whoever is not fit to lead may find out only when there is something to do.
-    for member in votes_and_serves(world) {
-        let client = Client::new(world.clone(), 902, PATIENCE).as_root();
-        let get =
-            pb::PutRequest { key: "stir".into(), value: vec![member as u8].into(), ..Default::default() };
-        world.host.spawn(Process::WORLD, Box::pin(async move { drop(client.call(member, get).await) }));
-    }
+    stir(world);
     world.until(plan.calm_from + SETTLE).await;
     phase("judged");
     if !plan.knobs.one_operator && !has_quorum(world) {
         world.doom();
     }
+    if let Some(leader) = world.leader() {
+        let client = Client::new(world.clone(), 901, PATIENCE).as_root();
+        client.call(leader, pb::LeaseLeasesRequest {}).await;
+    }
     if !world.is_doomed() {
         prove_alive(world, plan).await;
         lead_in_turn(world, plan).await;
+        outlive_a_leader(world, plan).await;
     }
     end = end.max(world.host.now() + CALM);
     census(world).await;
     world.until(end).await;
     settings(world, plan, end);
-    if !world.is_doomed() && Rng::of(plan.seed, "newer").chance(60_000) {
-        from_a_newer_version(world).await;
+    if !world.is_doomed() {
+        match Rng::of(plan.seed, "newer").below(20) {
+            0 => from_a_newer_version(world).await,
+            1 => one_is_apart(world, plan).await,
+            _ => {}
+        }
+    }
+}
+
+/// The last thing that happens: all hashes say that one member's state is another than that of the others, who are a
+/// quorum. It is this one that is accused, also if it leads.
+async fn one_is_apart<H: Host>(world: &World<H>, plan: &Plan) {
+    let serve: Vec<Address> =
+        votes_and_serves(world).into_iter().filter(|member| world.handle(*member).is_some()).collect();
+    if serve.len() - serve.len().min(1) <= world.voters().len() / 2 {
+        return;
+    }
+    let rng = Rng::of(plan.seed, "apart");
+    let leader = world.leader().filter(|leader| serve.contains(leader) && rng.chance(500_000));
+    let apart = leader.unwrap_or_else(|| *rng.pick(&serve));
+    world.probe.count("member with another state");
+    world.probe.event(|| Event::Fault { member: apart, text: "its state counts as another".into() });
+    world.addresses().into_iter().for_each(|member| world.excuse(member));
+    // What is accused stops to apply.
+    let beyond = world.record(|history| {
+        history.settings.calm_nodes.clear();
+        history.applied.iter().map(|applied| applied.index).max().unwrap_or(0)
+    });
+    world.net.set_apart(apart, beyond);
+    let client = Client::new(world.clone(), 905, PATIENCE).as_root();
+    let put = pb::PutRequest { key: "apart".into(), ..Default::default() };
+    client.call(serve[0], put).await;
+    world.until(world.host.now() + CALM).await;
+    for member in serve {
+        let Outcome::Ok(Reply::Alarm(told)) = client.call(member, pb::AlarmRequest::default()).await else {
+            continue;
+        };
+        let corrupt = told.alarms.iter().filter(|alarm| alarm.alarm == pb::AlarmType::Corrupt as i32);
+        let accused: Vec<u64> = corrupt.map(|alarm| alarm.member_id).collect();
+        if accused != world.id(apart).map(|id| vec![id.0]).unwrap_or_default() {
+            world.fail(format!(
+                "state/blame: member {apart} has another state than the others, and those accused are {accused:x?}"
+            ));
+        }
+        return;
     }
 }
 
@@ -255,6 +308,52 @@ async fn lead_in_turn<H: Host>(world: &World<H>, plan: &Plan) {
         }
         write_and_read(world, plan, &client, member).await;
     }
+}
+
+/// Whoever is not fit to lead may find out only when there is something to do.
+fn stir<H: Host>(world: &World<H>) {
+    for member in votes_and_serves(world) {
+        let client = Client::new(world.clone(), 902, PATIENCE).as_root();
+        let get =
+            pb::PutRequest { key: "stir".into(), value: vec![member as u8].into(), ..Default::default() };
+        world.host.spawn(Process::WORLD, Box::pin(async move { drop(client.call(member, get).await) }));
+    }
+}
+
+/// Leases that nobody renews, and that end close to each other.
+fn leases_in_the_calm<H: Host>(world: &World<H>, plan: &Plan) {
+    let rng = Rng::of(plan.seed, "calm leases");
+    let Some(leader) = world.leader().filter(|_| rng.chance(300_000)) else { return };
+    let (client, host) = (Client::new(world.clone(), 906, PATIENCE).as_root(), world.host.clone());
+    let (count, ttl) = (rng.between(2, 8), rng.between(1, 2) as i64);
+    for _ in 0..count {
+        let (world, client, wait) = (world.clone(), client.clone(), rng.below(50_000));
+        let work = async move {
+            world.host.sleep(wait).await;
+            client.call(leader, pb::LeaseGrantRequest { ttl, id: 0 }).await;
+        };
+        host.spawn(Process::WORLD, Box::pin(work));
+    }
+}
+
+/// In the calm a lease outlives its leader, and the next one knows how much of it is left.
+async fn outlive_a_leader<H: Host>(world: &World<H>, plan: &Plan) {
+    let interval = plan.knobs.lease_checkpoint_ms * 1_000;
+    if interval > CHECKPOINT_SHOWN_MAX || !Rng::of(plan.seed, "outlives").chance(500_000) {
+        return;
+    }
+    let client = Client::new(world.clone(), 904, PATIENCE).as_root();
+    let Some(leader) = world.leader() else { return };
+    let grant = pb::LeaseGrantRequest { ttl: OUTLIVING_TTL, id: 0 };
+    let Outcome::Ok(Reply::LeaseGrant(lease)) = client.call(leader, grant).await else { return };
+    world.until(world.host.now() + 2 * interval + 10_000_000).await;
+    let heir = votes_and_serves(world).into_iter().find(|member| Some(*member) != world.leader());
+    let (Some(leader), Some(heir)) = (world.leader(), heir) else { return };
+    let Some(id) = world.id(heir) else { return };
+    client.call(leader, pb::MoveLeaderRequest { target_id: id.0 }).await;
+    client.call(heir, pb::LeaseTimeToLiveRequest { id: lease.id, keys: false }).await;
+    // What is told of it to the log would never end.
+    client.call(heir, pb::LeaseRevokeRequest { id: lease.id }).await;
 }
 
 /// The members that vote and are counted on.
@@ -356,6 +455,7 @@ fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
         clock_drift_ppm: 2 * plan.knobs.drift_ppm,
         lease_early_max: Time(LEASE_EARLY_MAX),
         lease_late_max: Time(LEASE_LATE_MAX + 4 * election),
+        lease_checkpoint: Some(Time(plan.knobs.lease_checkpoint_ms * 1_000)),
         calm_from: (!world.is_doomed()).then_some(Time(plan.calm_from)),
         settle_max: Time(SETTLE),
         calm_op_max: Time(5_000_000),

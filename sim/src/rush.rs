@@ -1,5 +1,5 @@
-//! Clients in a hurry: for a while they write and read a key or two at one member and elsewhere, and wait for no answer
-//! before they ask again.
+//! Clients in a hurry: for a while they write and read a key or two, and renew a lease, at one member and elsewhere, and
+//! wait for no answer before they ask again.
 //!
 //! What a fault does to a member shows in the answers of those who stay with it, and in those who wrote elsewhere
 //! meanwhile. A client that waits for each answer has one call under way when its member is cut off; of these there are
@@ -24,6 +24,9 @@ const CALLS_MAX: u64 = 60;
 /// The clients' numbers begin here.
 const NUMBERS: u32 = 1_000;
 
+/// The leases' ids begin here.
+const LEASES: i64 = 1_000_000;
+
 /// Presses on at `hit` and at others until a moment, `pause` apart on average.
 pub async fn rush<H: Host>(world: World<H>, rng: Rng, hit: Address, pause: Micros, until: Micros) {
     let first = rng.below(4) as u8;
@@ -31,6 +34,7 @@ pub async fn rush<H: Host>(world: World<H>, rng: Rng, hit: Address, pause: Micro
     // Of each pair of clients one stays with the member that is hit.
     let number = NUMBERS + world.probe.turn("rush") * 2;
     let patience = world.knobs.patience;
+    let lease = (LEASES + i64::from(number), rng.between(1, 6) as i64);
     let clients = [number, number + 1].map(|number| Client::new(world.clone(), number, patience).as_root());
     for call in 0..CALLS_MAX {
         world.host.sleep(rng.below(pause * 2 + 1)).await;
@@ -41,18 +45,25 @@ pub async fn rush<H: Host>(world: World<H>, rng: Rng, hit: Address, pause: Micro
         let elsewhere = rng.chance(500_000) && !others.is_empty();
         let member = if elsewhere { *rng.pick(&others) } else { hit };
         let client = clients[usize::from(elsewhere)].clone();
-        let what = draw(&rng, rng.pick(&keys).clone(), format!("{}.{call}", client.number));
+        let what = match call {
+            0 => pb::LeaseGrantRequest { id: lease.0, ttl: lease.1 }.into(),
+            _ => draw(&rng, rng.pick(&keys).clone(), format!("{}.{call}", client.number), lease.0),
+        };
         world.host.spawn(Process::WORLD, Box::pin(async move { drop(client.call(member, what).await) }));
     }
 }
 
-fn draw(rng: &Rng, key: Bytes, value: String) -> Call {
+fn draw(rng: &Rng, key: Bytes, value: String, id: i64) -> Call {
     let get = pb::RangeRequest { key: key.clone(), ..Default::default() };
-    let put = pb::PutRequest { key: key.clone(), value: value.into(), ..Default::default() };
-    match rng.below(10) {
-        0..4 => put.into(),
-        4..8 => get.into(),
-        8 => pb::DeleteRangeRequest { key, ..Default::default() }.into(),
+    let lease = if rng.chance(100_000) { id } else { 0 };
+    let put = pb::PutRequest { key: key.clone(), value: value.into(), lease, ..Default::default() };
+    match rng.below(40) {
+        0..14 => put.into(),
+        14..28 => get.into(),
+        28..31 => pb::DeleteRangeRequest { key, ..Default::default() }.into(),
+        31..35 => pb::LeaseKeepAliveRequest { id }.into(),
+        35 => pb::LeaseRevokeRequest { id }.into(),
+        36 => pb::LeaseTimeToLiveRequest { id, keys: false }.into(),
         _ => {
             let op = |request| pb::RequestOp { request: Some(request) };
             let success = vec![op(Request::RequestRange(get)), op(Request::RequestPut(put))];

@@ -406,6 +406,12 @@ impl<H: Host> Life<H> {
                 };
                 self.world.host.spawn(Process::WORLD, Box::pin(renew));
                 self.call(pb::LeaseRevokeRequest { id }).await;
+                // Whoever is asked knows that it is gone.
+                let (client, member) = (self.client.clone(), *self.rng.pick(&self.world.addresses()));
+                let elsewhere = async move {
+                    client.call(member, pb::LeaseKeepAliveRequest { id }).await;
+                };
+                self.world.host.spawn(Process::WORLD, Box::pin(elsewhere));
                 self.call(pb::LeaseKeepAliveRequest { id }).await;
             }
             self.call(pb::LeaseTimeToLiveRequest { id, keys: true }).await;

@@ -53,7 +53,7 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
     // Some links are slow for the election timeout, as between distant places.
     let delay_max = if rng.chance(250_000) { tick_ms * 1_500 } else { tick_ms * 250 };
     Knobs {
-        members: if members > 0 { members } else { *rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7]) },
+        members: if members > 0 { members } else { *rng.pick(&[1, 2, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7]) },
         tick_ms,
         election_ticks: rng.between(5, 12),
         pre_vote: rng.chance(850_000),
@@ -63,7 +63,7 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
         segment_bytes: rng.log_between(2_048, 1 << 20),
         wals_max: rng.between(1, 5) as usize,
         snapshots_max: rng.between(1, 5) as usize,
-        compaction_batch: rng.log_between(1, 1_000) as usize,
+        compaction_batch: rng.log_between(1, *rng.pick(&[16, 1_000])) as usize,
         compaction_pause_ms: *rng.pick(&[0, 10, 10, 100, 1_000]),
         watch_progress_ms: rng.log_between(200, if rng.chance(500_000) { 800 } else { 60_000 }),
         watch_queue_max: *rng.pick(&[256, 256, 64, 16]),
@@ -75,6 +75,9 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
         sync,
         link: Link {
             delay: (rng.log_between(50, 1_000), rng.log_between(1_000, delay_max)),
+            // Some networks are never good, until the calm.
+            late: if rng.chance(200_000) { rng.log_between(1_000, 100_000) as u32 } else { 0 },
+            twice: if rng.chance(200_000) { rng.log_between(1_000, 100_000) as u32 } else { 0 },
             ..Link::default()
         },
         drawn_order: rng.chance(700_000),

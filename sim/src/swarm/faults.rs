@@ -21,6 +21,9 @@ const RUSHES_MAX: usize = 24;
 /// Kinds by weight: a kind's number stands for each of its shares.
 const KINDS: u64 = 30;
 
+/// The kinds of members that join.
+const GROWTH: [u64; 2] = [28, 29];
+
 /// How a run's faults are.
 struct Mood {
     kinds: Vec<u64>,
@@ -42,6 +45,9 @@ impl Mood {
         } else {
             (0..KINDS).filter(|_| rng.chance(550_000)).collect()
         };
+        // Small clusters grow, often.
+        let grows = knobs.members < 3 && rng.chance(600_000);
+        let kinds = kinds.into_iter().chain(GROWTH.into_iter().filter(|_| grows)).collect();
         let pause = if narrow { (election, 4 * SECOND.max(election)) } else { (200 * MS, 8 * SECOND) };
         Self {
             kinds,
@@ -131,6 +137,7 @@ fn who(rng: &Rng, knobs: &Knobs) -> Who {
     match rng.below(10) {
         0..4 => Who::Leader,
         4..6 => Who::Follower,
+        6 => Who::Newest,
         _ => Who::At(rng.between(1, u64::from(knobs.members)) as Address),
     }
 }
@@ -138,6 +145,7 @@ fn who(rng: &Rng, knobs: &Knobs) -> Who {
 /// One fault, or some of a kind that come at once.
 fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
     match kind {
+        14 => hand_over(rng, knobs, mood),
         0..17 => vec![plain(rng, knobs, mood, who(rng, knobs), kind)],
         17 | 18 => vec![trap(rng, knobs, mood)],
         19 | 20 => vec![Fault::Seesaw {
@@ -170,7 +178,11 @@ fn plain(rng: &Rng, knobs: &Knobs, mood: &Mood, who: Who, kind: u64) -> Fault {
         1 | 2 => Fault::Crash { who, power: true, down },
         3 | 4 => Fault::CrashInDisk { who, operation: rng.log_between(1, 60), down: down.max(300 * MS) },
         5 => Fault::CrashAll { power: rng.chance(700_000), down },
-        6 => Fault::Pause { who, span },
+        // Also for as long as leases last.
+        6 => Fault::Pause {
+            who,
+            span: if rng.chance(400_000) { rng.log_between(SECOND, 15 * SECOND) } else { span },
+        },
         7 => {
             let (inbound, outbound) = ways();
             Fault::Isolate { who, inbound, outbound, span }
@@ -186,10 +198,7 @@ fn plain(rng: &Rng, knobs: &Knobs, mood: &Mood, who: Who, kind: u64) -> Fault {
             down: down.max(300 * MS),
         },
         13 => Fault::SlowDisk { who, sync: (5 * MS, rng.log_between(10 * MS, 2 * SECOND)), span },
-        14 => match rng.below(4) {
-            0 => Fault::WallJump { who, by_ms: rng.below(200_000) as i64 - 100_000 },
-            _ => Fault::MoveLeader { to: any() },
-        },
+        14 => Fault::MoveLeader { to: any() },
         15 => Fault::ClockRate {
             who,
             rate: rng.between(1_000_000 - knobs.drift_ppm / 2, 1_000_000 + knobs.drift_ppm / 2),
@@ -200,6 +209,21 @@ fn plain(rng: &Rng, knobs: &Knobs, mood: &Mood, who: Who, kind: u64) -> Fault {
             Fault::Hold { who, inbound, outbound, span }
         }
     }
+}
+
+/// Leadership is handed over; often something happens meanwhile. Or a wall clock jumps.
+fn hand_over(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Vec<Fault> {
+    let who = who(rng, knobs);
+    if rng.chance(250_000) {
+        return vec![Fault::WallJump { who, by_ms: rng.below(200_000) as i64 - 100_000 }];
+    }
+    let mut faults = Vec::new();
+    if rng.chance(500_000) {
+        let on = *rng.pick(&[Moment::HandsOver, Moment::Campaigns, Moment::Leads]);
+        faults.push(struck(rng, knobs, mood, on, 0));
+    }
+    faults.push(plain(rng, knobs, mood, who, 14));
+    faults
 }
 
 /// A change of the members; often something happens while it is under way.
@@ -219,8 +243,11 @@ fn change(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
     }
     if rng.chance(500_000) {
         // A joining member changes the members once when it is added, and again when it is promoted.
-        let skip = rng.below(2 * u64::from(knobs.members) + 2);
-        faults.push(struck(rng, knobs, mood, Moment::Changes, skip));
+        let (on, skip) = match rng.chance(500_000) {
+            true => (Moment::Asked, 0),
+            false => (Moment::Changes, rng.below(2 * u64::from(knobs.members) + 2)),
+        };
+        faults.push(struck(rng, knobs, mood, on, skip));
     }
     faults
 }

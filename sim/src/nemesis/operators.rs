@@ -1,0 +1,184 @@
+//! What operators do: members join, are replaced, updated and removed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{MutexGuard, PoisonError},
+};
+
+use kontiki::{types::NodeId, wire::etcdserverpb as pb};
+
+use super::{Nemesis, OPERATOR_MAX};
+use crate::{
+    history::{Call, Outcome, Reply},
+    host::{Host, Micros},
+    net::{Address, peer_url},
+    plan::{Fault, Moment},
+    world::{End, name},
+};
+
+/// How often a change of the members is tried.
+const TRIES_MAX: usize = 12;
+
+/// How often a new member is started until it has joined.
+const JOIN_TRIES_MAX: usize = 40;
+
+/// How large a cluster grows.
+const MEMBERS_MAX: usize = 7;
+
+/// Refusals after which an operator tries again.
+const RETRIED: [&str; 4] = ["unhealthy", "not enough started members", "too many", "in sync with leader"];
+
+impl<H: Host> Nemesis<H> {
+    fn changing(&self) -> MutexGuard<'_, BTreeSet<Address>> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes a member, unless somebody else does.
+    pub(super) async fn alone(&self, member: Address, change: impl Future<Output = ()>) {
+        {
+            let mut changing = self.changing();
+            if self.world.knobs.one_operator && !changing.is_empty() || !changing.insert(member) {
+                return;
+            }
+        }
+        change.await;
+        self.changing().remove(&member);
+    }
+
+    /// Sets a member's peer URLs to what they are.
+    pub(super) async fn update(&self, member: Address) {
+        if let Some(NodeId(id)) = self.world.id(member) {
+            self.ask(pb::MemberUpdateRequest { id, peer_ur_ls: vec![peer_url(member)] }).await;
+        }
+    }
+
+    /// Asks members until one says something certain, and gives what it says.
+    async fn ask(&self, call: impl Into<Call>) -> Option<Outcome> {
+        let call = call.into();
+        for _ in 0..TRIES_MAX {
+            if self.world.host.now() > self.calm_from + OPERATOR_MAX {
+                break;
+            }
+            // Anybody can pass it on.
+            let leader = self.world.leader().filter(|_| self.rng.chance(750_000));
+            let member = leader.unwrap_or_else(|| *self.rng.pick(&self.world.living()));
+            let outcome = self.operator.call(member, call.clone()).await;
+            let busy = matches!(&outcome, Outcome::Refused { message, .. } if RETRIED.iter().any(|text| message.contains(text)));
+            if !outcome.is_unknown() && !busy {
+                return Some(outcome);
+            }
+            self.world.host.sleep(500_000).await;
+        }
+        None
+    }
+
+    /// Takes a member out of the cluster; true if it is certain that it is out.
+    async fn remove(&self, member: Address, id: NodeId) -> bool {
+        if self.world.voters().len() < 3 {
+            self.world.doom();
+        }
+        let leaving = || self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving().insert(id);
+        self.world.moments.come(Moment::Asked, member);
+        match self.ask(pb::MemberRemoveRequest { id: id.0 }).await {
+            Some(Outcome::Ok(_)) => true,
+            Some(Outcome::Refused { message, .. }) => message.contains("not found"),
+            Some(Outcome::Unknown(_)) | None => false,
+        }
+    }
+
+    /// Adds a member at an address and starts it there, on an empty disk, until it has joined.
+    async fn add(&self, address: Address, learner: bool) -> Option<NodeId> {
+        let url = peer_url(address);
+        let added =
+            self.ask(pb::MemberAddRequest { peer_ur_ls: vec![url.clone()], is_learner: learner }).await;
+        if matches!(added, Some(Outcome::Refused { message, .. }) if !message.contains("already exist")) {
+            return None;
+        }
+        for _ in 0..JOIN_TRIES_MAX {
+            if self.world.host.now() > self.calm_from + 2 * OPERATOR_MAX {
+                break;
+            }
+            if let Some(id) = self.world.id(address) {
+                return Some(id);
+            }
+            // As it is now: a change that was not answered may have been made later.
+            let members = self.members().await;
+            let joining = members.iter().find(|m| m.peer_ur_ls.contains(&url)).map(|m| NodeId(m.id));
+            if let (Some(id), false) = (joining, self.world.runs(address)) {
+                let own = |m: &pb::Member| if m.id == id.0 { name(address) } else { format!("x{:x}", m.id) };
+                let cluster = members.iter().map(|m| (own(m), m.peer_ur_ls.clone())).collect();
+                self.world.wipe(address, cluster);
+                self.world.start(address);
+            }
+            self.world.host.sleep(1_000_000).await;
+        }
+        None
+    }
+
+    /// The members as anybody who answers knows them.
+    async fn members(&self) -> Vec<pb::Member> {
+        let member = self.world.leader().unwrap_or_else(|| *self.rng.pick(&self.world.living()));
+        match self.operator.call(member, pb::MemberListRequest { linearizable: false }).await {
+            Outcome::Ok(Reply::MemberList(reply)) => reply.members,
+            _ => Vec::new(),
+        }
+    }
+
+    async fn promote(&self, member: Address, id: NodeId) {
+        self.world.moments.come(Moment::Asked, member);
+        self.ask(pb::MemberPromoteRequest { id: id.0 }).await;
+    }
+
+    pub(super) async fn replace(&self, member: Address, learner: bool, down: Micros) {
+        let Some(id) = self.world.id(member) else { return };
+        if !self.may_lose(member) || self.world.living().len() < 3 {
+            return;
+        }
+        self.world.crash(member, End::Power);
+        self.world.give_up(member);
+        if !self.remove(member, id).await {
+            // It may be out or not: as it is, it can come back and find out.
+            self.world.take_back(member);
+            self.world.start(member);
+            return;
+        }
+        self.wait(down).await;
+        // Whoever starts here from now on is not who was removed.
+        self.world.wipe(member, BTreeMap::new());
+        self.world.give_up(member);
+        match self.add(member, learner).await {
+            Some(id) if learner => self.promote(member, id).await,
+            Some(_) => {}
+            None => self.world.give_up(member),
+        }
+    }
+
+    pub(super) async fn join(&self, fault: &Fault, address: Address, learner: bool, promote: bool) {
+        if self.world.living().len() >= MEMBERS_MAX {
+            return;
+        }
+        self.note(0, fault);
+        self.world.add_slot(address, BTreeMap::new(), true);
+        self.world.give_up(address);
+        let Some(id) = self.add(address, learner).await else { return };
+        if self.rng.chance(300_000) {
+            self.update(address).await;
+        }
+        if learner && promote {
+            self.promote(address, id).await;
+        }
+    }
+
+    pub(super) async fn leave(&self, member: Address, linger: Micros) {
+        if let Some(id) = self.world.id(member)
+            && self.world.living().len() > 1
+            && self.may_remove(member)
+            && self.remove(member, id).await
+        {
+            self.world.give_up(member);
+            self.wait(linger).await;
+            self.world.crash(member, End::Kill);
+        }
+    }
+}
