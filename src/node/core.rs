@@ -430,11 +430,13 @@ impl<W> Node<W> {
         let term_changed = lead.term != self.lead.term;
         self.lead = lead;
         self.effects.push(Effect::Lead(lead));
-        if !self.leads() {
+        let leads_anew = self.leads() && (!led || term_changed);
+        if leads_anew || !self.leads() {
             for waiter in self.leases.follow() {
                 self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
             }
-        } else if !led || term_changed {
+        }
+        if leads_anew {
             self.lead_leases();
             self.marks.forget_peers();
             self.accused.clear();
@@ -448,9 +450,6 @@ impl<W> Node<W> {
     }
 
     fn lead_leases(&mut self) {
-        for waiter in self.leases.follow() {
-            self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
-        }
         // Between two ticks the time is that of the first.
         let config = ExpirerConfig { slack_ms: self.config.tick_ms, ..self.config.expirer };
         self.leases.lead(config, self.config.election_ms(), self.now);
