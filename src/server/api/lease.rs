@@ -73,10 +73,9 @@ impl<M: Member> Lease for Api<M> {
         let needs = || if keys { vec![Need::ReadLeased(LeaseId(id))] } else { Vec::new() };
         let info = client.read(needs, info).await?;
         // Keys may have come to it since; etcd shows them.
-        let shown = info.iter().flat_map(|info| &info.keys);
-        let shown: Vec<Need> = shown.map(|key| Need::Read(KeyRange::single(key.clone()))).collect();
-        if !shown.is_empty() {
-            client.need(&shown).await?;
+        if let (Some(info), Some(_)) = (&info, self.member.auth_revision()) {
+            let shown = info.keys.iter().map(|key| Need::Read(KeyRange::single(key.clone())));
+            client.need(&shown.collect::<Vec<_>>()).await?;
         }
         let header = convert::now(&self.member);
         Ok(Response::new(match info {
