@@ -79,7 +79,7 @@ impl<R: Runtime> Handle<R> {
     }
 
     /// Reads of the store: a refusal is the client's, a fault stops the member.
-    pub(super) fn checked<T>(&self, result: Result<T, mvcc::Error>) -> Result<T, Refusal> {
+    fn checked<T>(&self, result: Result<T, mvcc::Error>) -> Result<T, Refusal> {
         self.shared.exits.check(mvcc::Error::split(result)).ok_or(Refusal::Stopped)?
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    api::{self, Member as _},
+    api::{self, Charge, Member as _},
     config::COMPAT_VERSION,
     handle::LeaseInfo,
     http::{HttpService, RaftVars, Versions},
@@ -64,7 +64,7 @@ impl HttpService for Handle<Production> {
             self.read_barrier().await.map_err(text)?;
         }
         let key = KeyRange::single(HEALTH_KEY.into());
-        self.checked(self.shared.store.range(&RangeRequest::of(key))).map(drop).map_err(text)
+        self.range(&RangeRequest::of(key), &mut Charge::of_little()).await.map(drop).map_err(text)
     }
 
     fn raft_vars(&self) -> RaftVars {
