@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod error;
+pub mod framed;
 pub mod interchange;
 pub mod lease;
 pub mod membership;

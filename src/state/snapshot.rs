@@ -1,30 +1,24 @@
 //! The tables as a stream of bytes, for a member that is too far behind for entries.
 //!
 //! ```text
-//!   stream  magic, frame…, end
-//!   frame   length of the payload u32 | CRC-32C u32 | payload        numbers little endian
-//!   payload (table u8 | key length u32 | key | value length u32 | value)…
-//!   end     0 u32 | CRC-32C u32
+//!   stream  frames (`framed`), each of a payload:
+//!   payload (table u8 | key length u32 | key | value length u32 | value)…        numbers little endian
 //! ```
 //!
-//! The CRC runs through the whole stream: a frame's covers all payloads up to its own, so a frame that is lost,
-//! doubled or swapped shows, as does a stream that was cut. The applied index comes last: tables that lack it
-//! were not loaded whole.
+//! The applied index comes last: tables that lack it were not loaded whole.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::meta::{INDEX_KEY, Meta};
 use crate::{
     error::Fault,
+    framed::{self, Broken, Frames},
     raft::{LogId, SnapshotMeta},
     table::{Batch, Scan, Table, Tables, Write},
     types::Index,
 };
 
 const MAGIC: &[u8; 8] = b"kontiki1";
-const HEAD_BYTES: usize = 8;
-/// A frame above this is refused unread. A value is far smaller: `max-request-bytes` bounds it.
-const FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// How far the tables are: the last applied entry, and the configuration there.
 pub fn position(tables: &impl Tables) -> Result<SnapshotMeta, Fault> {
@@ -104,31 +98,24 @@ impl<T: Tables> Iterator for Rows<'_, T> {
 
 /// The start of a stream, and the checksum to go on with.
 pub fn encode_start() -> (Bytes, u32) {
-    (Bytes::from_static(MAGIC), crc32c::crc32c(MAGIC))
+    framed::start(MAGIC)
 }
 
 /// A batch of [`Rows`] as a frame.
 pub fn encode_batch(batch: &Batch, checksum: &mut u32) -> Bytes {
-    let mut out = BytesMut::zeroed(HEAD_BYTES);
-    for write in &batch.writes {
-        let Write::Put(table, key, value) = write else { unreachable!("rows are put") };
-        out.put_u8(*table as u8);
-        put_bytes(&mut out, key);
-        put_bytes(&mut out, value);
-    }
-    *checksum = crc32c::crc32c_append(*checksum, &out[HEAD_BYTES..]);
-    let length = u32::try_from(out.len() - HEAD_BYTES).expect("a batch is a few megabytes");
-    out[..4].copy_from_slice(&length.to_le_bytes());
-    out[4..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
-    out.freeze()
+    framed::frame(checksum, |out| {
+        for write in &batch.writes {
+            let Write::Put(table, key, value) = write else { unreachable!("rows are put") };
+            out.put_u8(*table as u8);
+            put_bytes(out, key);
+            put_bytes(out, value);
+        }
+    })
 }
 
 /// The end of a stream.
 pub fn encode_end(checksum: u32) -> Bytes {
-    let mut out = BytesMut::with_capacity(HEAD_BYTES);
-    out.put_u32_le(0);
-    out.put_u32_le(checksum);
-    out.freeze()
+    framed::end(checksum)
 }
 
 fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
@@ -137,63 +124,35 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 }
 
 /// Reads a stream that comes in pieces of any size.
-#[derive(Debug, Default)]
-pub struct SnapshotReader {
-    buffer: BytesMut,
-    checksum: Option<u32>,
-    ended: bool,
+#[derive(Debug)]
+pub struct SnapshotReader(Frames);
+
+impl Default for SnapshotReader {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl SnapshotReader {
     /// A reader at the start of a stream.
     pub fn new() -> Self {
-        Self::default()
+        Self(Frames::new(MAGIC))
     }
 
     /// The next piece.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.put_slice(bytes);
+        self.0.push(bytes);
     }
 
     /// The next batch; None if it has not come in whole, or at the end.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, Fault> {
-        let checksum = match self.checksum {
-            Some(checksum) => checksum,
-            None if self.buffer.len() < MAGIC.len() => return Ok(None),
-            None if self.buffer.starts_with(MAGIC) => {
-                self.buffer.advance(MAGIC.len());
-                *self.checksum.insert(crc32c::crc32c(MAGIC))
-            }
-            None => return Err(broken("it does not start as one")),
-        };
-        if self.ended {
-            return if self.buffer.is_empty() { Ok(None) } else { Err(broken("it goes on behind its end")) };
-        }
-        let Some(mut head) = self.buffer.get(..HEAD_BYTES) else { return Ok(None) };
-        let (length, expected) = (head.get_u32_le() as usize, head.get_u32_le());
-        if length > FRAME_BYTES_MAX {
-            return Err(broken("a frame is too large"));
-        }
-        if self.buffer.len() < HEAD_BYTES + length {
-            return Ok(None);
-        }
-        self.buffer.advance(HEAD_BYTES);
-        let payload = self.buffer.split_to(length).freeze();
-        let checksum = crc32c::crc32c_append(checksum, &payload);
-        if checksum != expected {
-            return Err(broken("a checksum is wrong"));
-        }
-        self.checksum = Some(checksum);
-        if length == 0 {
-            self.ended = true;
-            return self.next_batch();
-        }
+        let Some(payload) = self.0.next_frame().map_err(|Broken(why)| broken(why))? else { return Ok(None) };
         decode_rows(payload).map(Some).ok_or_else(|| broken("a frame's rows can't be read"))
     }
 
     /// Whether the whole stream has been read; an error if it was cut.
     pub fn finish(&self) -> Result<(), Fault> {
-        if self.ended && self.buffer.is_empty() { Ok(()) } else { Err(broken("it was cut")) }
+        self.0.finish().map(drop).map_err(|Broken(why)| broken(why))
     }
 }
 
