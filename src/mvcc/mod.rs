@@ -21,12 +21,14 @@
 //!   far the physical compaction is to decide what an entry does.
 //! - Reads at or above the revision compacted to see what they saw before the compaction.
 //! - Stored bytes are copied into responses as they are.
-//! - The index is a function of the table and the two compaction marks; revisions never go back.
+//! - The index is a function of the table and the two compaction marks; a checkpoint of it only saves the reading.
+//!   Revisions never go back.
 //!
 //! Not here: who may read or write (`auth`), lease lifetimes (`lease`), who hears of events (`watch`), when to
 //! compact, and the quota.
 
 mod check;
+mod checkpoint;
 mod compact;
 mod hash;
 mod history;
@@ -46,6 +48,7 @@ use crate::{
 };
 
 pub use check::{check_delete, check_put, check_range, check_txn};
+pub use checkpoint::{CHECKPOINT_KEY, CheckpointName, Cut, Overtaken, Unusable};
 pub use hash::Hash;
 pub use history::History;
 pub use range::{RangeChunk, RangeCursor, RangeTail};

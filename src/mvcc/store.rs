@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Error, Writer,
+    Error, Unusable, Writer,
+    checkpoint::load_best,
     index::{Head, Index, Seen},
     request::KvBytes,
     values::KvRef,
@@ -147,9 +148,19 @@ impl<T: Tables> Store<T> {
     /// Reads the index from the tables. A compaction that was accepted but not finished goes on with
     /// [`Store::compact_step`].
     pub fn open(tables: T, config: Config) -> Result<Self, Fault> {
-        let (index, finished) = load(&tables, config.cache_bytes_max)?;
+        Ok(Self::open_from(tables, config, None)?.0)
+    }
+
+    /// The same with the help of a checkpoint of the index: its pieces as [`Cut::piece`](super::Cut::piece) gave them
+    /// out. If it is of no use, why: all has then been read from the tables.
+    pub fn open_from(
+        tables: T,
+        config: Config,
+        checkpoint: Option<&mut dyn Iterator<Item = Result<Bytes, Fault>>>,
+    ) -> Result<(Self, Option<Unusable>), Fault> {
+        let ((index, finished), unusable) = load_best(&tables, checkpoint, config.cache_bytes_max)?;
         let (published, compacted) = (index.published, index.compacted);
-        Ok(Self {
+        let store = Self {
             tables,
             config,
             index: RwLock::new(index),
@@ -159,7 +170,8 @@ impl<T: Tables> Store<T> {
             warm: Mutex::default(),
             published: AtomicI64::new(published.0),
             compacted: AtomicI64::new(compacted.0),
-        })
+        };
+        Ok((store, unusable))
     }
 
     /// Reads the index again, after a snapshot replaced the tables. Reads under way are refused.
@@ -351,7 +363,7 @@ pub(super) fn decode(bytes: &[u8], at: SubRevision) -> Result<KvRef<'_>, Fault> 
 }
 
 /// The 17 bytes of a compaction mark; -1 if there is none.
-fn mark<T: Tables>(tables: &T, key: &[u8]) -> Result<Revision, Fault> {
+pub(super) fn mark<T: Tables>(tables: &T, key: &[u8]) -> Result<Revision, Fault> {
     let Some(bytes) = tables.get(Table::Meta, key)? else { return Ok(Revision(-1)) };
     match SubRevision::from_key(&bytes) {
         Some((at, false)) => Ok(at.main),
@@ -362,15 +374,29 @@ fn mark<T: Tables>(tables: &T, key: &[u8]) -> Result<Revision, Fault> {
 }
 
 /// Builds the index from the revisions, and tells which compaction was finished.
-fn load<T: Tables>(tables: &T, cache_bytes_max: usize) -> Result<(Index, Revision), Fault> {
+pub(super) fn load<T: Tables>(tables: &T, cache_bytes_max: usize) -> Result<(Index, Revision), Fault> {
     let (scheduled, finished) = (mark(tables, SCHEDULED)?, mark(tables, FINISHED)?);
     let mut index = Index::new();
+    scan(tables, &[], &mut index, cache_bytes_max)?;
+    index.compacted = scheduled.max(finished);
+    // What the newest revisions were may be compacted away; the count of revisions never goes back.
+    index.published = index.published.max(index.compacted);
+    Ok((index, finished))
+}
+
+/// Adds the revisions from the row `start` on.
+pub(super) fn scan<T: Tables>(
+    tables: &T,
+    start: &[u8],
+    index: &mut Index,
+    cache_bytes_max: usize,
+) -> Result<(), Fault> {
     let mut fault = None;
     tables.scan(
         Table::Rev,
-        &[],
+        start,
         None,
-        &mut |row, bytes| match add(&mut index, row, bytes, cache_bytes_max) {
+        &mut |row, bytes| match add(index, row, bytes, cache_bytes_max) {
             Ok(()) => Scan::Continue,
             Err(error) => {
                 fault = Some(error);
@@ -378,13 +404,7 @@ fn load<T: Tables>(tables: &T, cache_bytes_max: usize) -> Result<(Index, Revisio
             }
         },
     )?;
-    if let Some(fault) = fault {
-        return Err(fault);
-    }
-    index.compacted = scheduled.max(finished);
-    // What the newest revisions were may be compacted away; the count of revisions never goes back.
-    index.published = index.published.max(index.compacted);
-    Ok((index, finished))
+    fault.map_or(Ok(()), Err)
 }
 
 fn add(index: &mut Index, row: &[u8], bytes: &[u8], cache_bytes_max: usize) -> Result<(), Fault> {

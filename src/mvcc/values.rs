@@ -127,7 +127,7 @@ fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-fn put_varint(out: &mut BytesMut, mut value: u64) {
+pub(super) fn put_varint(out: &mut BytesMut, mut value: u64) {
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -150,7 +150,7 @@ fn put_int(out: &mut BytesMut, field: u64, value: i64) {
     }
 }
 
-fn take_varint(buf: &mut &[u8]) -> Result<u64, Malformed> {
+pub(super) fn take_varint(buf: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0;
     for (at, &byte) in buf.iter().enumerate().take(10) {
         value |= u64::from(byte & 0x7f) << (7 * at);
@@ -166,7 +166,7 @@ fn take_varint(buf: &mut &[u8]) -> Result<u64, Malformed> {
     Err(Malformed)
 }
 
-fn take<'a>(buf: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
+pub(super) fn take<'a>(buf: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
     if len > buf.len() {
         return Err(Malformed);
     }

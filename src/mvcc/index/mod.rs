@@ -13,6 +13,8 @@
 //! The writer changes heads in place, ahead of what is published: a reader looks for the newest revision that
 //! is not above its own.
 
+mod saved;
+
 use std::{
     collections::BTreeMap,
     ops::Bound::{Excluded, Included, Unbounded},
@@ -22,6 +24,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::types::{KeyRange, LeaseId, RangeEnd, Revision, SubRevision};
+
+pub(super) use saved::Loader;
 
 /// Entries in a leaf.
 const LEAF_MAX: usize = 64;
@@ -171,6 +175,14 @@ impl Entry {
         };
         entry.set(head);
         entry
+    }
+
+    /// Every place that it has, in order.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> impl Iterator<Item = SubRevision> {
+        let older = self.past.iter().flat_map(|past| &past.0);
+        let place = |main, sub| SubRevision { main: Revision(main), sub: i64::from(sub) };
+        older.map(move |old| place(old.main, old.sub)).chain([self.at()])
     }
 
     /// Drops what nobody who reads at `at` or later can see, at most `max` revisions, and names it.
@@ -422,6 +434,43 @@ impl Index {
             before.reserve_exact(moved.len());
             before.extend(moved);
         }
+    }
+}
+
+/// An index out of entries that come in order.
+#[derive(Default)]
+struct Builder {
+    leaves: Vec<(Box<[u8]>, Vec<Entry>)>,
+}
+
+/// An entry that is not behind the one before it.
+struct OutOfOrder;
+
+impl Builder {
+    fn push(&mut self, entry: Entry) -> Result<(), OutOfOrder> {
+        match self.leaves.last_mut() {
+            Some((_, leaf)) if leaf.last().is_some_and(|last| last.key >= entry.key) => Err(OutOfOrder),
+            // A leaf that keys are likely to be put into has some room.
+            Some((_, leaf)) if leaf.len() < LEAF_MAX - LEAF_STEP => {
+                leaf.push(entry);
+                Ok(())
+            }
+            last => {
+                let first = if last.is_some() { entry.key.clone() } else { Box::default() };
+                let mut leaf = Vec::with_capacity(LEAF_MAX - LEAF_STEP);
+                leaf.push(entry);
+                self.leaves.push((first, leaf));
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(self) -> Index {
+        let mut index = Index::new();
+        if !self.leaves.is_empty() {
+            index.leaves = self.leaves.into_iter().collect();
+        }
+        index
     }
 }
 
