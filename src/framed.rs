@@ -110,3 +110,60 @@ impl Frames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAGIC: &[u8; MAGIC_BYTES] = b"frames!!";
+
+    fn stream(payloads: &[&'static [u8]]) -> Vec<u8> {
+        let (begin, mut checksum) = start(MAGIC);
+        let mut out = begin.to_vec();
+        for payload in payloads {
+            out.extend_from_slice(&frame(&mut checksum, |out| out.put_slice(payload)));
+        }
+        out.extend_from_slice(&end(checksum));
+        out
+    }
+
+    fn read(bytes: &[u8], step: usize) -> Result<(Vec<Bytes>, u32), Broken> {
+        let mut frames = Frames::new(MAGIC);
+        let mut payloads = Vec::new();
+        for piece in bytes.chunks(step) {
+            frames.push(piece);
+            while let Some(payload) = frames.next_frame()? {
+                payloads.push(payload);
+            }
+        }
+        Ok((payloads, frames.finish()?))
+    }
+
+    #[test]
+    fn what_went_in_comes_out_and_nothing_else_does() {
+        let bytes = stream(&[b"one", b"another", b"3"]);
+        let whole = read(&bytes, bytes.len()).expect("it is whole");
+        assert_eq!(whole.0, [&b"one"[..], b"another", b"3"]);
+        for step in 1..20 {
+            assert_eq!(read(&bytes, step).as_ref(), Ok(&whole));
+        }
+        for at in 0..bytes.len() {
+            assert!(read(&bytes[..at], 5).is_err(), "cut at {at}");
+            let mut wrong = bytes.clone();
+            wrong[at] ^= 0x10;
+            assert!(read(&wrong, 5).is_err(), "byte {at}");
+        }
+        assert!(read(&[&bytes[..], b"x"].concat(), 5).is_err(), "more behind the end");
+    }
+
+    #[test]
+    fn frames_that_are_lost_or_swapped_show() {
+        let [ab, ba] = [stream(&[b"aa", b"bb"]), stream(&[b"bb", b"aa"])];
+        let first = MAGIC_BYTES..MAGIC_BYTES + HEAD_BYTES + 2;
+        let lost = [&ab[..first.start], &ab[first.end..]].concat();
+        let other = [&ba[..first.end], &ab[first.end..]].concat();
+        for wrong in [lost, other] {
+            assert_eq!(read(&wrong, 100), Err(Broken("a checksum is wrong")));
+        }
+    }
+}

@@ -171,6 +171,17 @@ impl Running {
         panic!("it ended instead\n{}", self.log);
     }
 
+    /// Asks it to stop, as a service manager does.
+    async fn stop(mut self) {
+        let id = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)).expect("it runs");
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it is our child");
+        // It writes its log until the end.
+        while let Some(line) = self.lines.next_line().await.expect("its log is text") {
+            self.log += &format!("{line}\n");
+        }
+        self.child.wait().await.expect("it is our child");
+    }
+
     async fn kill(mut self) {
         self.child.start_kill().expect("it is our child");
         self.child.wait().await.expect("it is our child");
@@ -346,6 +357,37 @@ async fn a_rotten_table_is_told() {
     for (file, bytes) in files.iter().zip(&good) {
         fs::write(file, bytes).expect("it can be written");
     }
+    site.is_whole().await;
+}
+
+/// A member that was stopped leaves its index; one that was killed goes on from there. Without it, or with a broken one,
+/// all is there as well.
+#[tokio::test]
+async fn a_broken_checkpoint_of_the_index_costs_nothing() {
+    let site = Site::filled(16, &[]).await;
+    let index = site.data().join("member/kontiki-index");
+    site.start().await.stop().await;
+    let files = contents(&index);
+    assert_eq!(files.len(), 1, "a stop writes one");
+    let of_no_use = "the index's checkpoint is of no use";
+    for (change, warned) in [(None, false), (Some(40), true)] {
+        for (path, bytes) in &files {
+            let mut bytes = bytes.clone();
+            if let Some(at) = change {
+                bytes[at] ^= 0x10;
+            }
+            fs::write(path, bytes).expect("it can be written");
+        }
+        let running = site.start().await;
+        assert_eq!(running.log.contains(of_no_use), warned, "{}", running.log);
+        assert_eq!(site.count().await, KEYS as i64, "{}", running.log);
+        site.put(0).await;
+        running.kill().await;
+    }
+    site.start().await.stop().await;
+    assert_ne!(contents(&index), files, "a new one, and the old one is gone");
+    assert_eq!(contents(&index).len(), 1);
+    fs::remove_dir_all(&index).expect("it can be removed");
     site.is_whole().await;
 }
 

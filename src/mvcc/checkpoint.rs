@@ -51,6 +51,13 @@ impl CheckpointName {
         Ok(Some(Self { at, checksum }))
     }
 
+    /// The batch that takes the name out of the tables.
+    pub fn forget() -> Batch {
+        let mut batch = Batch::default();
+        batch.delete(Table::Meta, CHECKPOINT_KEY);
+        batch
+    }
+
     /// The batch that puts the name into the tables, once the file is durable.
     pub fn batch(self) -> Batch {
         let mut batch = Batch::default();
@@ -96,6 +103,11 @@ impl Cut {
     /// The revision that it is of.
     pub fn at(&self) -> Revision {
         self.at
+    }
+
+    /// Whether no snapshot has replaced the tables since.
+    pub fn is_of<T: Tables>(&self, store: &Store<T>) -> bool {
+        store.index().generation == self.generation
     }
 
     /// The next piece; none at the end.

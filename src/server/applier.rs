@@ -153,6 +153,7 @@ impl<R: Runtime> Applier<R> {
         let index = snapshot.meta.last.index;
         let shared = self.shared.clone();
         let _under_way = During::of(&shared.stats.snapshot_applies);
+        let _replacing = shared.replacing();
         super::snapshot::install(
             &self.shared.runtime.disk(),
             &self.shared.paths,

@@ -4,16 +4,17 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::{log::SnapshotFiles, options::Options, paths::Paths, snapshot};
+use super::{index_file, log::SnapshotFiles, options::Options, paths::Paths, snapshot};
 use crate::{
     error::Fault,
     membership::{Change, ChangeKind, ChangeStep, Configuration, Member, Roster},
+    mvcc::CheckpointName,
     node::Start,
     raft::{ConfState, Entry, HardState, Payload, Restored, SnapshotMeta},
     runtime::{Clock, Runtime},
     state::{self, Machine},
     storage::{
-        Disk, OpenMode, snapshot_file,
+        Backend, Disk, OpenMode, snapshot_file,
         wal::{self, Recovered, Wal},
     },
     types::{ClusterId, Index, NodeId, Term},
@@ -233,7 +234,7 @@ fn finish<R: Runtime>(
     if snapshot::applied_index(&backend)? < base {
         snapshot::install(&runtime.disk(), paths, &backend, base)?;
     }
-    let machine = Machine::open(backend.clone(), machine_config(options))?;
+    let machine = open_machine(&runtime.disk(), options, paths, &backend)?;
     let applied = machine.applied();
     let config = ConfState::from(machine.configuration());
     // A commit index alone is not synced, so the tables may know more.
@@ -253,8 +254,22 @@ fn finish<R: Runtime>(
     Ok(Booted { me, cluster, wal, files, backend, machine, restored, start, remotes })
 }
 
-fn machine_config(options: &Options) -> state::Config {
-    state::Config { learners_max: options.learners_max, ..state::Config::default() }
+/// The state, with the index from its checkpoint if there is one.
+fn open_machine<B: Backend>(
+    disk: &impl Disk,
+    options: &Options,
+    paths: &Paths,
+    backend: &B,
+) -> Result<Machine<B>, Fault> {
+    let config = state::Config { learners_max: options.learners_max, ..state::Config::default() };
+    let mut checkpoint = index_file::open(disk, paths, backend)?;
+    let pieces = checkpoint.as_mut().map(|pieces| pieces as &mut dyn Iterator<Item = _>);
+    let (machine, unusable) = Machine::open_from(backend.clone(), config, pieces)?;
+    if let Some(why) = unusable {
+        tracing::warn!(%why, "the index's checkpoint is of no use; the index was read from the tables");
+        backend.write(CheckpointName::forget())?;
+    }
+    Ok(machine)
 }
 
 /// etcd's `--force-new-cluster`: entries that remove all others, which count as committed, as do those before them.

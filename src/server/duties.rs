@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{api::Member as _, exit::Exit, member::Handle, shared::Shared};
+use super::{api::Member as _, exit::Exit, keeper::KeepJob, member::Handle, shared::Shared};
 use crate::{
     auth::Who,
     node::{Compactor, Retention},
@@ -100,6 +100,7 @@ pub(super) async fn compact<R: Runtime>(shared: Arc<Shared<R>>, pace: Compaction
                     let took = clock.micros().saturating_sub(began);
                     shared.stats.compaction_total_time.tell(took as f64);
                     shared.stats.compaction_last.set(clock.unix_millis() / 1000);
+                    let _ = shared.keeper.send(KeepJob::Compacted);
                 }
                 if asked.changed().await.is_err() {
                     return;

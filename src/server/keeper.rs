@@ -5,10 +5,17 @@ use std::{io, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{exit::Exit, log::LogJob, shared::Shared, snapshot};
+use super::{
+    exit::Exit,
+    index_file::{self, NotWritten},
+    log::LogJob,
+    shared::Shared,
+    snapshot,
+};
 use crate::{
     error::Fault,
     interchange,
+    mvcc::{CHECKPOINT_KEY, CheckpointName},
     node::Event,
     raft::Snapshot,
     runtime::Runtime,
@@ -21,6 +28,10 @@ use crate::{
 pub(super) enum KeepJob<R: Runtime> {
     /// Flush the tables, then have the log name a snapshot there.
     Checkpoint,
+    /// A compaction is through, which may have made the index's checkpoint useless.
+    Compacted,
+    /// The member stops: leave what makes its next start quick.
+    Close(oneshot::Sender<()>),
     /// Write a snapshot's body for a peer.
     BuildSnapshot(NodeId),
     /// Look whether the body of a snapshot that came in is whole; the node hears of it only then.
@@ -62,6 +73,14 @@ impl<R: Runtime> Backup<R> {
     }
 }
 
+/// How far the index's checkpoint is behind.
+struct Behind {
+    /// Revisions since, for each key: what writing it anew costs is spread over so many.
+    share: f64,
+    /// A start could not use it.
+    useless: bool,
+}
+
 /// Does the keeper's jobs one by one.
 pub(super) struct Keeper<R: Runtime> {
     pub shared: Arc<Shared<R>>,
@@ -82,6 +101,9 @@ impl<R: Runtime> Keeper<R> {
     fn job(&mut self, job: KeepJob<R>) -> Result<(), Fault> {
         match job {
             KeepJob::Checkpoint => self.checkpoint(),
+            KeepJob::Compacted => self.compacted(),
+            // Who asked may have given up.
+            KeepJob::Close(done) => self.close().map(|()| _ = done.send(())),
             KeepJob::BuildSnapshot(to) => self.build(to),
             KeepJob::Verify { from, term, snapshot } => self.verify(from, term, snapshot),
             // One that is not applied may have come in again meanwhile, and be wanted now.
@@ -98,9 +120,62 @@ impl<R: Runtime> Keeper<R> {
     fn checkpoint(&self) -> Result<(), Fault> {
         // Read before the flush: what is flushed is this far at least.
         let snapshot = snapshot::describe(&self.shared.backend)?;
-        self.shared.backend.flush()?;
+        self.save_index(|behind| behind.share >= if behind.useless { 1.0 / 16.0 } else { 1.0 / 4.0 })?;
+        self.flush()?;
         let _ = self.log.send(LogJob::Checkpoint(snapshot));
         Ok(())
+    }
+
+    fn compacted(&self) -> Result<(), Fault> {
+        self.save_index(|behind| behind.useless && behind.share >= 1.0 / 16.0)
+    }
+
+    fn close(&self) -> Result<(), Fault> {
+        self.save_index(|behind| behind.useless || behind.share >= 1.0 / 64.0)?;
+        self.flush()
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        let Shared { backend, runtime, paths, .. } = &*self.shared;
+        let named = CheckpointName::load(backend)?;
+        backend.flush()?;
+        // Only now is it durable that the others are not named.
+        if let Some(name) = named
+            && let Err(error) = index_file::purge(&runtime.disk(), paths, name.at)
+        {
+            tracing::warn!(%error, "old checkpoints of the index stay");
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint of the index if it is `due`. One that can't be written is no fault of the member: its next
+    /// start takes longer.
+    fn save_index(&self, due: impl FnOnce(Behind) -> bool) -> Result<(), Fault> {
+        let Shared { store, backend, runtime, paths, .. } = &*self.shared;
+        let now = store.revision();
+        let behind = match CheckpointName::load(backend)? {
+            Some(CheckpointName { at, .. }) if at == now => return Ok(()),
+            Some(CheckpointName { at, .. }) => Behind {
+                share: (now.0 - at.0) as f64 / (self.shared.stats.keys.get() as f64).max(1.0),
+                useless: store.compacted() > at,
+            },
+            None => Behind { share: 1.0, useless: true },
+        };
+        if !due(behind) {
+            return Ok(());
+        }
+        let Some(mut cut) = store.cut()? else { return Ok(()) };
+        match index_file::write(&runtime.disk(), paths, store, &mut cut) {
+            Ok(name) => {
+                let _tables = self.shared.replacing();
+                if cut.is_of(store) { backend.write(name.batch()) } else { Ok(()) }
+            }
+            Err(NotWritten::Overtaken) => Ok(()),
+            Err(NotWritten::Failed(error)) => {
+                tracing::warn!(%error, "no checkpoint of the index could be written");
+                Ok(())
+            }
+        }
     }
 
     /// A body that is not whole is no fault of the member: its sender will try again.
@@ -181,7 +256,8 @@ impl<R: Runtime> Keeper<R> {
         for table in Table::ALL {
             hash = crc32c::crc32c_append(hash, table.name().as_bytes());
             view.scan(table, b"", None, &mut |key, value| {
-                let own = table == Table::Meta && matches!(key, b"consistent_index" | b"term");
+                let own = table == Table::Meta
+                    && (matches!(key, b"consistent_index" | b"term") || key == CHECKPOINT_KEY);
                 if !own {
                     hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, key), value);
                 }

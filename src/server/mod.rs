@@ -24,6 +24,7 @@ mod exit;
 pub mod go_duration;
 mod handle;
 mod hub;
+mod index_file;
 mod keeper;
 mod log;
 mod member;

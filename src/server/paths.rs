@@ -20,6 +20,8 @@ pub struct Paths {
     pub snap: PathBuf,
     /// The tables: `member/kontiki`, which etcd ignores.
     pub backend: PathBuf,
+    /// Checkpoints of the index: `member/kontiki-index`, which etcd ignores, too.
+    pub index: PathBuf,
 }
 
 impl Paths {
@@ -31,6 +33,7 @@ impl Paths {
             wal: wal_dir.map_or_else(|| member.join("wal"), Path::to_path_buf),
             snap: member.join("snap"),
             backend: member.join("kontiki"),
+            index: member.join("kontiki-index"),
             member,
         }
     }

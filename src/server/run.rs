@@ -1,6 +1,9 @@
 //! Starts a member: boots it, then its workers, and hands out the handle.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -105,6 +108,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         sessions: Sessions::new(&runtime, (&options).into(), machine.auth().clone()),
         facts: Facts::new(me, clock.unix_millis(), view, restored.applied),
         stats: Arc::new(Stats::default()),
+        tables: Mutex::default(),
         runtime: runtime.clone(),
     });
     shared.stats.keys.set(shared.count_keys()?);

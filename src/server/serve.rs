@@ -33,6 +33,8 @@ use crate::{
 
 /// How long a member that was asked to stop waits for its requests.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long it may take to leave what makes the next start quick.
+const CLOSE_MAX: Duration = Duration::from_secs(30);
 
 /// Serves until a signal, a removal or a fault ends it.
 pub async fn serve(config: Config) -> Ended {
@@ -165,7 +167,11 @@ impl Server {
         self.stop.send_replace(true);
         let closed = async { while self.listeners.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(GRACE, closed).await;
+        let handle = self.running.handle.clone();
         self.running.stop().await;
+        if matches!(ended, Ended::Signal(_)) {
+            let _ = tokio::time::timeout(CLOSE_MAX, handle.close()).await;
+        }
         ended
     }
 }

@@ -1,7 +1,7 @@
 //! What all shells of a member hold together: facts to read at once, and the ways to the workers.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Shared<R: Runtime> {
     pub sessions: Sessions,
     pub facts: Facts,
     pub stats: Arc<Stats>,
+    /// Held while a snapshot replaces the tables and the index.
+    pub tables: Mutex<()>,
 }
 
 /// What the operator chose, as far as the shells need it.
@@ -167,6 +169,11 @@ impl Facts {
 }
 
 impl<R: Runtime> Shared<R> {
+    /// Keeps a snapshot from replacing the tables meanwhile.
+    pub fn replacing(&self) -> MutexGuard<'_, ()> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives a command of somebody an id and encodes it for the log.
     pub fn encode(&self, who: Who, command: Command) -> (u64, Bytes) {
         let id = self.facts.new_request_id();

@@ -70,10 +70,20 @@ impl Core {
 impl<T: Tables> Machine<T> {
     /// The state that the tables hold.
     pub fn open(tables: T, config: Config) -> Result<Self, Fault> {
+        Ok(Self::open_from(tables, config, None)?.0)
+    }
+
+    /// The same with the help of a checkpoint of the index; see [`Store::open_from`].
+    pub fn open_from(
+        tables: T,
+        config: Config,
+        checkpoint: Option<&mut dyn Iterator<Item = Result<Bytes, Fault>>>,
+    ) -> Result<(Self, Option<mvcc::Unusable>), Fault> {
         let tables = Arc::new(tables);
-        let store = Arc::new(Store::open(tables.clone(), config.store)?);
+        let (store, unusable) = Store::open_from(tables.clone(), config.store, checkpoint)?;
+        let store = Arc::new(store);
         let core = Core::load(&tables, &store, config)?;
-        Ok(Self { tables, store, core })
+        Ok((Self { tables, store, core }, unusable))
     }
 
     /// Reads all again, after a snapshot replaced the tables. Readers of the store see the new state at once.

@@ -13,6 +13,7 @@ use super::meta::{INDEX_KEY, Meta};
 use crate::{
     error::Fault,
     framed::{self, Broken, Frames},
+    mvcc::CHECKPOINT_KEY,
     raft::{LogId, SnapshotMeta},
     table::{Batch, Scan, Table, Tables, Write},
     types::Index,
@@ -37,7 +38,7 @@ pub fn index_in(batch: &Batch) -> Option<Index> {
     })
 }
 
-/// The rows of all tables, in batches of puts: what [`Backend::replace`](crate::storage::Backend::replace)
+/// The rows of all tables but the member's own, in batches of puts: what [`Backend::replace`](crate::storage::Backend::replace)
 /// takes. `tables` must be a view of one moment.
 pub struct Rows<'t, T: Tables> {
     tables: &'t T,
@@ -66,7 +67,7 @@ impl<'t, T: Tables> Rows<'t, T> {
                 rest = Some(key.to_vec());
                 return Scan::Stop;
             }
-            if (table, key) != (Table::Meta, INDEX_KEY) {
+            if table != Table::Meta || ![INDEX_KEY, CHECKPOINT_KEY].contains(&key) {
                 bytes += key.len() + value.len();
                 batch.put(table, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             }

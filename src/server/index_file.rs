@@ -1,0 +1,223 @@
+//! Checkpoints of the index as files: `member/kontiki-index/REVISION`, in hex.
+//!
+//! The tables say which file counts, and with which checksum; a file that they don't name is left over. None of them is
+//! needed: what can't be written is tried again at the next occasion, what can't be read is made up for from the tables.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::paths::Paths;
+use crate::{
+    error::Fault,
+    framed::{self, Broken, Frames},
+    mvcc::{CheckpointName, Cut, Overtaken, Store},
+    storage::{Disk, DiskFile, OpenMode},
+    table::Tables,
+    types::Revision,
+};
+
+const MAGIC: &[u8; framed::MAGIC_BYTES] = b"kontikii";
+
+/// How much of a file is read at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// Why there is no new checkpoint.
+pub(super) enum NotWritten {
+    /// A compaction or a snapshot came in between.
+    Overtaken,
+    /// The disk.
+    Failed(Fault),
+}
+
+fn path_of(dir: &Path, at: Revision) -> PathBuf {
+    dir.join(format!("{:016x}", at.0))
+}
+
+/// Writes a checkpoint; durable on return, and of use once the tables have its name.
+pub(super) fn write<T: Tables>(
+    disk: &impl Disk,
+    paths: &Paths,
+    store: &Store<T>,
+    cut: &mut Cut,
+) -> Result<CheckpointName, NotWritten> {
+    let path = path_of(&paths.index, cut.at());
+    let failed = |e: io::Error| NotWritten::Failed(Fault::io(format!("write {}", path.display()), e));
+    disk.create_dir_all(&paths.index).map_err(failed)?;
+    let mut file = disk.open(&path, OpenMode::Truncate).map_err(failed)?;
+    let (start, mut checksum) = framed::start(MAGIC);
+    let mut offset = 0;
+    let mut put = |bytes: &[u8], file: &mut _| {
+        let at = offset;
+        offset += bytes.len() as u64;
+        DiskFile::write_at(file, at, bytes).map_err(failed)
+    };
+    put(&start, &mut file)?;
+    while let Some(piece) = cut.piece(store).map_err(|Overtaken| NotWritten::Overtaken)? {
+        put(&framed::frame(&mut checksum, |out| out.extend_from_slice(&piece)), &mut file)?;
+    }
+    put(&framed::end(checksum), &mut file)?;
+    file.sync().map_err(failed)?;
+    disk.sync_dir(&paths.index).map_err(failed)?;
+    Ok(CheckpointName { at: cut.at(), checksum })
+}
+
+/// The checkpoint that the tables name, if it is there.
+pub(super) fn open<D: Disk>(
+    disk: &D,
+    paths: &Paths,
+    tables: &impl Tables,
+) -> Result<Option<Pieces<D::File>>, Fault> {
+    let Some(CheckpointName { at, checksum }) = CheckpointName::load(tables)? else { return Ok(None) };
+    let path = path_of(&paths.index, at);
+    let file = disk.open(&path, OpenMode::Read).ok();
+    Ok(file.map(|file| Pieces { file, path, checksum, offset: 0, frames: Frames::new(MAGIC), done: false }))
+}
+
+/// Removes all files but that of `kept`.
+pub(super) fn purge(disk: &impl Disk, paths: &Paths, kept: Revision) -> Result<(), Fault> {
+    let fault = |e| Fault::io(format!("tidy {}", paths.index.display()), e);
+    let names = match disk.list(&paths.index) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        names => names.map_err(fault)?,
+    };
+    let kept = path_of(&paths.index, kept);
+    for path in names.iter().map(|name| paths.index.join(name)).filter(|path| *path != kept) {
+        disk.remove_file(&path).map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// Reads a file's frames, and at the end whether it is the one that was named.
+pub(super) struct Pieces<F> {
+    file: F,
+    path: PathBuf,
+    checksum: u32,
+    offset: u64,
+    frames: Frames,
+    done: bool,
+}
+
+impl<F: DiskFile> Pieces<F> {
+    fn read(&mut self) -> Result<Option<Bytes>, Fault> {
+        let broken = |why: &str| Fault::corrupt(format!("{}: {why}", self.path.display()));
+        loop {
+            if let Some(piece) = self.frames.next_frame().map_err(|Broken(why)| broken(why))? {
+                return Ok(Some(piece));
+            }
+            let mut read = vec![0; READ_BYTES];
+            let length = self
+                .file
+                .read_at(self.offset, &mut read)
+                .map_err(|e| Fault::io(format!("read {}", self.path.display()), e))?;
+            if length == 0 {
+                let checksum = self.frames.finish().map_err(|Broken(why)| broken(why))?;
+                return if checksum == self.checksum {
+                    Ok(None)
+                } else {
+                    Err(broken("it is another one than the tables name"))
+                };
+            }
+            self.offset += length as u64;
+            self.frames.push(&read[..length]);
+        }
+    }
+}
+
+impl<F: DiskFile> Iterator for Pieces<F> {
+    type Item = Result<Bytes, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.read().transpose();
+        self.done = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mvcc::{Config, Leases, PutRequest},
+        storage::{Backend, MemBackend, MemDisk},
+        table::Batch,
+        types::LeaseId,
+    };
+
+    struct NoLeases;
+
+    impl Leases for NoLeases {
+        fn exists(&self, _: LeaseId) -> bool {
+            false
+        }
+
+        fn attach(&mut self, _: LeaseId, _: &Bytes) {}
+
+        fn detach(&mut self, _: LeaseId, _: &Bytes) {}
+    }
+
+    fn filled() -> (MemBackend, Store<MemBackend>) {
+        let backend = MemBackend::new();
+        let store = Store::open(backend.clone(), Config::default()).expect("it is empty");
+        let mut batch = Batch::default();
+        for n in 0..20 {
+            let request =
+                PutRequest { key: format!("key{n}").into(), value: "value".into(), ..PutRequest::default() };
+            store
+                .writer()
+                .put(&request, &mut NoLeases, &mut batch, &mut Vec::new())
+                .expect("nothing refuses it");
+        }
+        backend.write(batch).expect("memory has no faults");
+        store.publish();
+        (backend, store)
+    }
+
+    /// Whether a start finds a checkpoint, and why it could not use it.
+    fn start(disk: &MemDisk, paths: &Paths, backend: &MemBackend) -> (bool, Option<String>) {
+        let mut found = open(disk, paths, backend).expect("memory has no faults");
+        let there = found.is_some();
+        let pieces = found.as_mut().map(|pieces| pieces as &mut dyn Iterator<Item = _>);
+        let (store, unusable) =
+            Store::open_from(backend.clone(), Config::default(), pieces).expect("it is whole");
+        assert_eq!(store.revision(), Revision(21));
+        (there, unusable.map(|why| why.to_string()))
+    }
+
+    #[test]
+    fn a_file_counts_if_it_is_the_one_that_is_named() {
+        let (disk, paths) = (MemDisk::new(), Paths::new(Path::new("/data"), None));
+        let (backend, store) = filled();
+        let mut cut = store.cut().expect("no fault").expect("no compaction is under way");
+        let Ok(name) = write(&disk, &paths, &store, &mut cut) else { panic!("memory has no faults") };
+        assert_eq!(start(&disk, &paths, &backend), (false, None), "nobody has named it");
+        backend.write(name.batch()).expect("memory has no faults");
+        assert_eq!(start(&disk, &paths, &backend), (true, None));
+
+        let path = path_of(&paths.index, name.at);
+        let mut file = disk.open(&path, OpenMode::Write).expect("it is there");
+        let good = crate::storage::read_all(&file).expect("it can be read");
+        for at in 0..good.len() {
+            file.write_at(at as u64, &[good[at] ^ 1]).expect("it can be written");
+            assert!(start(&disk, &paths, &backend).1.is_some(), "byte {at}");
+            file.write_at(at as u64, &good[at..=at]).expect("it can be written");
+        }
+        let other = CheckpointName { checksum: name.checksum ^ 1, ..name };
+        backend.write(other.batch()).expect("memory has no faults");
+        let why = start(&disk, &paths, &backend).1.expect("it is another");
+        assert!(why.contains("another one than the tables name"), "{why}");
+
+        purge(&disk, &paths, name.at).expect("nothing to do");
+        assert!(disk.exists(&path).expect("no fault"));
+        purge(&disk, &paths, name.at.next()).expect("no fault");
+        assert_eq!(start(&disk, &paths, &backend), (false, None));
+        backend.write(CheckpointName::forget()).expect("memory has no faults");
+        assert_eq!(CheckpointName::load(&backend).expect("no fault"), None);
+    }
+}
