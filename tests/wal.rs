@@ -60,6 +60,21 @@ fn open(disk: &MemDisk) -> Result<(Wal<MemDisk>, Recovered), Fault> {
     Wal::open(disk.clone(), &dir(), options())
 }
 
+/// Wherever reading begins, what the log holds is the same but for older marks. How often not all was read.
+fn check_beginnings(disk: &MemDisk, context: &str) -> usize {
+    let whole = open(&disk.fork()).unwrap_or_else(|fault| panic!("{context}: {fault}")).1;
+    let mut shorter = 0;
+    for from in (0..=25).map(Index) {
+        let options = Options { from, ..options() };
+        let (_, found) = Wal::open(disk.fork(), &dir(), options)
+            .unwrap_or_else(|fault| panic!("{context}, from {from}: {fault}"));
+        assert!(whole.marks.ends_with(&found.marks), "{context}, from {from}: {found:?}");
+        shorter += usize::from(found.marks.len() < whole.marks.len());
+        assert_eq!(Recovered { marks: whole.marks.clone(), ..found }, whole, "{context}, from {from}");
+    }
+    shorter
+}
+
 /// Opens after a crash, checks against the model, appends, and opens again.
 fn check_recovery(disk: &MemDisk, model: &Model, context: &str) {
     let surveyed = wal::survey(disk, &dir()).unwrap_or_else(|fault| panic!("{context}: {fault}"));
@@ -93,6 +108,7 @@ fn a_crash_in_any_operation_loses_nothing_acknowledged_and_invents_nothing() {
     let total = disk.operations();
     assert_eq!(disk.list(&dir()).expect("list").iter().filter(|name| name.ends_with(".wal")).count(), 3);
     check_recovery(&disk, &model, "no crash");
+    assert!(check_beginnings(&disk, "no crash") > 0, "it has marks in several segments");
     let (mut torn, mut crashes) = (0, 0);
     for at in 0..total {
         let disk = MemDisk::new();
@@ -111,6 +127,9 @@ fn a_crash_in_any_operation_loses_nothing_acknowledged_and_invents_nothing() {
             crashes += 1;
             crash_in_recovery(&disk, &model, &context, seed);
             torn += u64::from(wal::survey(&disk, &dir()).is_ok_and(|survey| survey.torn.is_some()));
+            if seed == 0 {
+                check_beginnings(&disk, &context);
+            }
             check_recovery(&disk, &model, &context);
         }
     }

@@ -85,7 +85,11 @@ struct Identity {
 }
 
 fn wal_options(options: &Options) -> wal::Options {
-    wal::Options { segment_bytes: options.segment_bytes, wals_max: options.wals_max, start: None }
+    wal::Options {
+        segment_bytes: options.segment_bytes,
+        wals_max: options.wals_max,
+        ..wal::Options::default()
+    }
 }
 
 /// Makes the directories, and finds out whether they can be written to.
@@ -176,7 +180,10 @@ fn restart<R: Runtime>(runtime: &R, options: &Options, paths: &Paths) -> Result<
     let disk = runtime.disk();
     let backend = runtime.open_backend(&paths.backend)?;
     let applied = snapshot::applied_index(&backend)?;
-    let (mut wal, mut recovered) = Wal::open(disk.clone(), &paths.wal, wal_options(options))?;
+    let snapshots = snapshot_file::list_snapshots(&disk, &paths.snap)?;
+    let from = snapshots.iter().map(|last| last.index).find(|index| *index <= applied).unwrap_or_default();
+    let wal_options = wal::Options { from, ..wal_options(options) };
+    let (mut wal, mut recovered) = Wal::open(disk.clone(), &paths.wal, wal_options.clone())?;
     if let Some(repaired) = &recovered.repaired {
         tracing::warn!(repaired, "a crash left a torn end of the log; it was cut off");
     }
@@ -187,8 +194,8 @@ fn restart<R: Runtime>(runtime: &R, options: &Options, paths: &Paths) -> Result<
         let older = recovered.marks.iter().map(|mark| mark.last).filter(|last| last.index <= applied).max();
         let start = older.ok_or_else(why)?;
         drop(wal);
-        let options = wal::Options { start: Some(start), ..wal_options(options) };
-        (wal, recovered) = Wal::open(disk.clone(), &paths.wal, options).map_err(|_| why())?;
+        let wal_options = wal::Options { start: Some(start), ..wal_options };
+        (wal, recovered) = Wal::open(disk.clone(), &paths.wal, wal_options).map_err(|_| why())?;
         tracing::warn!(%applied, "the tables are older than the newest snapshot; they are rebuilt from the log");
     }
     let Recovered { identity, hard_state: hard, start, entries, .. } = recovered;

@@ -20,7 +20,7 @@ pub fn dir() -> PathBuf {
 }
 
 pub fn options() -> Options {
-    Options { segment_bytes: 1500, wals_max: 1, start: None }
+    Options { segment_bytes: 1500, wals_max: 1, ..Options::default() }
 }
 
 /// Splitmix64: choices for a crash.

@@ -47,7 +47,7 @@ use super::Disk;
 use crate::{
     error::Fault,
     raft::LogId,
-    types::{ClusterId, NodeId},
+    types::{ClusterId, Index, NodeId},
 };
 
 /// Records are smaller than this: etcd 3.5.1 refuses larger ones.
@@ -71,12 +71,15 @@ pub struct Options {
     pub wals_max: usize,
     /// The snapshot that recovery starts from, which has to be one of the log's marks; none for the newest.
     pub start: Option<LogId>,
+    /// Where a snapshot is known to be whose mark the log should have: recovery need not read the segments before it,
+    /// unless that mark, and any newer one, is missing. 0 to read all.
+    pub from: Index,
 }
 
 impl Default for Options {
     /// As etcd: 64 000 000 bytes, 5 segments.
     fn default() -> Self {
-        Self { segment_bytes: 64_000_000, wals_max: 5, start: None }
+        Self { segment_bytes: 64_000_000, wals_max: 5, start: None, from: Index(0) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a log back: what it holds, where it ends, and whether its end is torn or corrupt.
 //!
-//! Two passes over the segments. [`survey`] checks every record and finds the last hard state, the marks and the
+//! Two passes over the segments, or over those that are needed, if a snapshot is known. [`survey`] checks every record and finds the last hard state, the marks and the
 //! end; then the entries behind the chosen mark are collected. Only [`super::Wal::open`] changes anything.
 
 use std::path::Path;
@@ -51,7 +51,7 @@ pub struct Survey {
 
 /// Reads a log's marks, so that a snapshot can be chosen. Fails as [`super::Wal::open`] does.
 pub fn survey<D: Disk>(disk: &D, dir: &Path) -> Result<Survey, Fault> {
-    let findings = Findings::gather(disk, dir)?;
+    let findings = Findings::gather(disk, dir, Index(0))?;
     let (identity, marks) = (findings.identity()?, findings.usable_marks());
     Ok(Survey { identity, hard_state: findings.hard, marks, torn: findings.torn.map(|torn| torn.what) })
 }
@@ -81,6 +81,8 @@ pub(super) struct Findings {
     pub torn: Option<Torn>,
     /// The last entry in the log, by position.
     pub last: Index,
+    /// The tail's bytes, for the second pass.
+    tail: Vec<u8>,
 }
 
 /// Names a place and what to do about it.
@@ -98,13 +100,24 @@ fn undecodable(what: &str, error: impl std::fmt::Display) -> String {
 }
 
 impl Findings {
-    pub fn gather<D: Disk>(disk: &D, dir: &Path) -> Result<Self, Fault> {
+    /// Reads the segments from that on which holds the entry behind `from`, where a mark should be; all of them, if
+    /// there is none that counts.
+    pub fn gather<D: Disk>(disk: &D, dir: &Path, from: Index) -> Result<Self, Fault> {
         let names = segment::newest_run(&segment::list(disk, dir)?).to_vec();
+        let first = names.iter().rposition(|name| name.index <= from).unwrap_or(0);
+        let found = Self::read(disk, dir, &names, first)?;
+        if first == 0 || found.usable_marks().iter().any(|mark| mark.last.index >= from) {
+            return Ok(found);
+        }
+        Self::read(disk, dir, &names, 0)
+    }
+
+    fn read<D: Disk>(disk: &D, dir: &Path, names: &[Name], first: usize) -> Result<Self, Fault> {
         let Some(tail) = names.last().copied() else {
             return Err(Fault::Refused(format!("there is no log in {}", dir.display())));
         };
         let mut found = Self {
-            names: names.clone(),
+            names: names.to_vec(),
             metadata: None,
             hard: HardState::default(),
             marks: Vec::new(),
@@ -114,14 +127,16 @@ impl Findings {
             ours: false,
             torn: None,
             last: Index(0),
+            tail: Vec::new(),
         };
-        let mut chain = (names[0].seq == 0).then_some(0);
-        for name in names {
+        let mut chain = (names[first].seq == 0).then_some(0);
+        for name in names[first..].iter().copied() {
             let (_, bytes) = segment::read(disk, &name.path(dir), OpenMode::Read)?;
             let mut pass = Pass { dir, name, bytes: &bytes, found: &mut found, mark: 0, headed: false };
             chain = Some(pass.run(chain, name == tail)?);
             let durable = pass.mark;
             found.durable = durable;
+            found.tail = bytes;
         }
         Ok(found)
     }
@@ -314,11 +329,14 @@ pub(super) fn replay<D: Disk>(
     let mut replay = Replay { start, start_term: None, entries: Vec::new() };
     let tail = found.names.last().copied();
     for name in &found.names[first..] {
-        let (_, mut bytes) = segment::read(disk, &name.path(dir), OpenMode::Read)?;
-        if Some(*name) == tail {
-            bytes.truncate(found.end as usize);
-        }
-        let mut reader = Reader::new(&bytes, name.seq, None);
+        let read;
+        let bytes = if Some(*name) == tail {
+            &found.tail[..found.end as usize]
+        } else {
+            (_, read) = segment::read(disk, &name.path(dir), OpenMode::Read)?;
+            &read[..]
+        };
+        let mut reader = Reader::new(bytes, name.seq, None);
         loop {
             let offset = reader.offset as u64;
             let last = Index(start.index.0 + replay.entries.len() as u64);

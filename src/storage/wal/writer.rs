@@ -107,7 +107,7 @@ impl<D: Disk> Wal<D> {
             segment::lock(&mut file, &path)?;
             held.push((*name, file));
         }
-        let found = Findings::gather(&disk, dir)?;
+        let found = Findings::gather(&disk, dir, options.from)?;
         let mut recovered = recover::conclude(&disk, dir, &found, options.start)?;
         let Some((name, tail)) = held.pop() else {
             return Err(Fault::Refused(format!("there is no log in {}", dir.display())));
