@@ -278,7 +278,7 @@ fn a_transaction_has_so_many_operations() {
 #[test]
 fn a_cursor_keeps_its_moment_and_holds_compaction_back() {
     let mut member = Member::new();
-    let config = Config { chunk_keys_max: 2, chunk_bytes_max: 1, cache_bytes_max: 0 };
+    let config = Config { chunk_keys_max: 2, chunk_bytes_max: 1, cache_bytes_max: 0, unread_bytes_max: 0 };
     member.store = Store::open(member.tables.clone(), config).expect("empty tables open");
     for key in ["a", "b", "c", "d"] {
         member.put(key, "old");

@@ -132,7 +132,9 @@ proptest! {
         chunk_keys_max in 1..5_usize,
         chunk_bytes_max in prop_oneof![Just(1), Just(1 << 20)],
     ) {
-        let mut pair = Pair::new(Config { cache_bytes_max, chunk_keys_max, chunk_bytes_max });
+        let unread_bytes_max = cache_bytes_max / 2;
+        let mut pair =
+            Pair::new(Config { cache_bytes_max, unread_bytes_max, chunk_keys_max, chunk_bytes_max });
         for action in &actions {
             pair.act(action);
         }

@@ -160,7 +160,7 @@ impl<T: Tables> Store<T> {
 pub(super) fn load_from<T: Tables>(
     tables: &T,
     pieces: &mut dyn Iterator<Item = Result<Bytes, Fault>>,
-    cache_bytes_max: usize,
+    unread_max: usize,
 ) -> Result<(Index, Revision), Unusable> {
     let (scheduled, finished) = (mark(tables, SCHEDULED)?, mark(tables, FINISHED)?);
     let first = pieces.next().ok_or_else(|| Unusable("it is empty".into()))??;
@@ -177,10 +177,10 @@ pub(super) fn load_from<T: Tables>(
     for piece in pieces {
         loader.piece(&piece?)?;
     }
-    let mut index = loader.finish();
+    let mut index = loader.finish(unread_max);
     index.published = at;
     let behind = SubRevision { main: Revision(at.0.saturating_add(1)), sub: 0 }.to_key(false);
-    scan(tables, &behind, &mut index, cache_bytes_max)?;
+    scan(tables, &behind, &mut index)?;
     if finished > compacted {
         compact(&mut index, finished);
     }
@@ -216,14 +216,14 @@ fn head<T: Tables>(tables: &T, main: Revision, sub: u32, tombstone: bool) -> Res
 pub(super) fn load_best<T: Tables>(
     tables: &T,
     checkpoint: Option<&mut dyn Iterator<Item = Result<Bytes, Fault>>>,
-    cache_bytes_max: usize,
+    unread_max: usize,
 ) -> Result<((Index, Revision), Option<Unusable>), Fault> {
-    let unusable = match checkpoint.map(|pieces| load_from(tables, pieces, cache_bytes_max)) {
+    let unusable = match checkpoint.map(|pieces| load_from(tables, pieces, unread_max)) {
         Some(Ok(loaded)) => return Ok((loaded, None)),
         Some(Err(unusable)) => Some(unusable),
         None => None,
     };
-    Ok((load(tables, cache_bytes_max)?, unusable))
+    Ok((load(tables, unread_max)?, unusable))
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ impl Leases for AllLeases {
     fn detach(&mut self, _: LeaseId, _: &Bytes) {}
 }
 
-const CONFIG: Config = Config { cache_bytes_max: 40, chunk_keys_max: 2, chunk_bytes_max: 1 };
+const CONFIG: Config =
+    Config { cache_bytes_max: 40, unread_bytes_max: 20, chunk_keys_max: 2, chunk_bytes_max: 1 };
 
 struct Member {
     tables: MemBackend,

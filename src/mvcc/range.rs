@@ -307,15 +307,16 @@ impl Run {
         self.fetched += 1;
         let by_value = matches!(self.sort, Some((SortTarget::Value, _)));
         self.rows.push_back(match seen {
-            Seen::Head(head) => Row {
-                at,
-                born: Some((head.created(), head.version())),
-                bytes: if request.keys_only && !by_value {
+            Seen::Head(head) => {
+                let born = Some((head.created(), head.version()));
+                let bytes = if request.keys_only && !by_value {
                     Some(without_value(head).0)
                 } else {
+                    head.touch();
                     head.bytes().cloned()
-                },
-            },
+                };
+                Row { at, born, bytes }
+            }
             Seen::Older(at) => Row { at, born: None, bytes: None },
         });
     }
@@ -362,8 +363,9 @@ impl Run {
             if !kv.value.is_empty() {
                 return Ok(KvRef { value: &[], ..kv }.encode());
             }
-        } else if !held && self.request.range.end == RangeEnd::Single {
-            store.remember(&self.request.range.start, row.at, &bytes);
+        } else if !held && self.revision == view.now {
+            let key = bytes.slice_ref(decode(&bytes, row.at)?.key);
+            store.remember(&key, row.at, &bytes);
         }
         Ok(KvBytes(bytes))
     }

@@ -37,6 +37,8 @@ const WARM_MAX: usize = 64;
 pub struct Config {
     /// Bytes of current values kept in memory; the rest are read from the tables.
     pub cache_bytes_max: usize,
+    /// Up to how many bytes in all those are kept, too, that nobody has read.
+    pub unread_bytes_max: usize,
     /// Keys that are visited while the index is locked.
     pub chunk_keys_max: usize,
     /// Bytes after which a chunk of a range ends; one key-value may pass it.
@@ -45,7 +47,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_bytes_max: 256 << 20, chunk_keys_max: 1024, chunk_bytes_max: 1 << 20 }
+        Self {
+            cache_bytes_max: 256 << 20,
+            unread_bytes_max: 32 << 20,
+            chunk_keys_max: 1024,
+            chunk_bytes_max: 1 << 20,
+        }
     }
 }
 
@@ -158,7 +165,7 @@ impl<T: Tables> Store<T> {
         config: Config,
         checkpoint: Option<&mut dyn Iterator<Item = Result<Bytes, Fault>>>,
     ) -> Result<(Self, Option<Unusable>), Fault> {
-        let ((index, finished), unusable) = load_best(&tables, checkpoint, config.cache_bytes_max)?;
+        let ((index, finished), unusable) = load_best(&tables, checkpoint, config.unread_bytes_max)?;
         let (published, compacted) = (index.published, index.compacted);
         let store = Self {
             tables,
@@ -178,7 +185,7 @@ impl<T: Tables> Store<T> {
     pub fn reload(&self) -> Result<(), Fault> {
         let mut writing = lock(&self.writing);
         let mut compaction = lock(&self.compaction);
-        let (mut index, finished) = load(&self.tables, self.config.cache_bytes_max)?;
+        let (mut index, finished) = load(&self.tables, self.config.unread_bytes_max)?;
         *writing =
             Writing { revision: index.published, compacted: index.compacted, pending: BTreeMap::new() };
         *compaction = Compaction { finished, target: finished, next: Box::default() };
@@ -374,10 +381,10 @@ pub(super) fn mark<T: Tables>(tables: &T, key: &[u8]) -> Result<Revision, Fault>
 }
 
 /// Builds the index from the revisions, and tells which compaction was finished.
-pub(super) fn load<T: Tables>(tables: &T, cache_bytes_max: usize) -> Result<(Index, Revision), Fault> {
+pub(super) fn load<T: Tables>(tables: &T, unread_max: usize) -> Result<(Index, Revision), Fault> {
     let (scheduled, finished) = (mark(tables, SCHEDULED)?, mark(tables, FINISHED)?);
-    let mut index = Index::new();
-    scan(tables, &[], &mut index, cache_bytes_max)?;
+    let mut index = Index::new(unread_max);
+    scan(tables, &[], &mut index)?;
     index.compacted = scheduled.max(finished);
     // What the newest revisions were may be compacted away; the count of revisions never goes back.
     index.published = index.published.max(index.compacted);
@@ -385,35 +392,25 @@ pub(super) fn load<T: Tables>(tables: &T, cache_bytes_max: usize) -> Result<(Ind
 }
 
 /// Adds the revisions from the row `start` on.
-pub(super) fn scan<T: Tables>(
-    tables: &T,
-    start: &[u8],
-    index: &mut Index,
-    cache_bytes_max: usize,
-) -> Result<(), Fault> {
+pub(super) fn scan<T: Tables>(tables: &T, start: &[u8], index: &mut Index) -> Result<(), Fault> {
     let mut fault = None;
-    tables.scan(
-        Table::Rev,
-        start,
-        None,
-        &mut |row, bytes| match add(index, row, bytes, cache_bytes_max) {
-            Ok(()) => Scan::Continue,
-            Err(error) => {
-                fault = Some(error);
-                Scan::Stop
-            }
-        },
-    )?;
+    tables.scan(Table::Rev, start, None, &mut |row, bytes| match add(index, row, bytes) {
+        Ok(()) => Scan::Continue,
+        Err(error) => {
+            fault = Some(error);
+            Scan::Stop
+        }
+    })?;
     fault.map_or(Ok(()), Err)
 }
 
-fn add(index: &mut Index, row: &[u8], bytes: &[u8], cache_bytes_max: usize) -> Result<(), Fault> {
+fn add(index: &mut Index, row: &[u8], bytes: &[u8]) -> Result<(), Fault> {
     let strange = || Fault::corrupt(format!("the revision table has a key that is no revision: {row:02x?}"));
     let (at, tombstone) = SubRevision::from_key(row).ok_or_else(strange)?;
     let sub = u32::try_from(at.sub).map_err(|_| strange())?;
     let kv = decode(bytes, at)?;
     index.published = index.published.max(at.main);
-    let keep = !tombstone && index.held() + bytes.len() <= cache_bytes_max;
+    let keep = !tombstone && index.has_room(bytes.len());
     let head = Head {
         main: at.main,
         sub,

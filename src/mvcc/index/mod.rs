@@ -250,6 +250,8 @@ pub(super) struct Index {
     leaves: BTreeMap<Box<[u8]>, Vec<Entry>>,
     /// Bytes of values held.
     held: usize,
+    /// Up to how many bytes in all values are held that nobody has read.
+    unread_max: usize,
     /// The leaf where the sweep for cold values goes on.
     hand: Box<[u8]>,
     /// The newest revision that readers see.
@@ -261,10 +263,11 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(unread_max: usize) -> Self {
         Self {
             leaves: BTreeMap::from([(Box::default(), Vec::new())]),
             held: 0,
+            unread_max,
             hand: Box::default(),
             published: Revision(1),
             compacted: Revision(-1),
@@ -272,9 +275,9 @@ impl Index {
         }
     }
 
-    /// Bytes of values held.
-    pub(super) fn held(&self) -> usize {
-        self.held
+    /// Whether a value of so many bytes that nobody has read would be held.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.held + bytes <= self.unread_max
     }
 
     fn leaf_of(&self, key: &[u8]) -> (&[u8], &[Entry]) {
@@ -300,35 +303,51 @@ impl Index {
             .chain(self.leaves.range::<[u8], _>((Excluded(first), Unbounded)).flat_map(|(_, leaf)| leaf))
     }
 
-    /// Makes `head` the newest state of `key`.
-    pub(super) fn push(&mut self, key: &[u8], head: Head) {
-        self.held += head.bytes.as_ref().map_or(0, Bytes::len);
+    /// Makes `head` the newest state of `key`. Its bytes are kept if there is room, or if the key has been read: who
+    /// writes a lot that nobody reads does not pay for it in memory.
+    pub(super) fn push(&mut self, key: &[u8], mut head: Head) {
+        let bytes = head.bytes.as_ref().map_or(0, Bytes::len);
+        let room = self.has_room(bytes);
         let (_, leaf) = self
             .leaves
             .range_mut::<[u8], _>((Unbounded, Included(key)))
             .next_back()
             .expect("the leaf of \"\" stays");
-        match leaf.binary_search_by(|entry| entry.key.as_ref().cmp(key)) {
+        let at = match leaf.binary_search_by(|entry| entry.key.as_ref().cmp(key)) {
             Ok(at) => {
-                self.held -= leaf[at].bytes.as_ref().map_or(0, Bytes::len);
-                leaf[at].push(head);
-            }
-            Err(at) if leaf.len() < LEAF_MAX => insert(leaf, at, Entry::new(key, head)),
-            Err(at) => {
-                // Keys that come in order leave full leaves behind.
-                let cut = if at == leaf.len() { at } else { leaf.len() / 2 };
-                let mut right = leaf.split_off(cut);
-                let entry = Entry::new(key, head);
-                if at < cut {
-                    insert(leaf, at, entry)
+                let entry = &mut leaf[at];
+                self.held -= entry.bytes.as_ref().map_or(0, Bytes::len);
+                if room || *entry.hot.get_mut() {
+                    self.held += bytes;
                 } else {
-                    insert(&mut right, at - cut, entry)
+                    head.bytes = None;
                 }
-                leaf.shrink_to(leaf.len() + LEAF_STEP);
-                let first = right[0].key.clone();
-                self.leaves.insert(first, right);
+                entry.push(head);
+                return;
             }
+            Err(at) => at,
+        };
+        if room {
+            self.held += bytes;
+        } else {
+            head.bytes = None;
         }
+        if leaf.len() < LEAF_MAX {
+            insert(leaf, at, Entry::new(key, head));
+            return;
+        }
+        // Keys that come in order leave full leaves behind.
+        let cut = if at == leaf.len() { at } else { leaf.len() / 2 };
+        let mut right = leaf.split_off(cut);
+        let entry = Entry::new(key, head);
+        if at < cut {
+            insert(leaf, at, entry)
+        } else {
+            insert(&mut right, at - cut, entry)
+        }
+        leaf.shrink_to(leaf.len() + LEAF_STEP);
+        let first = right[0].key.clone();
+        self.leaves.insert(first, right);
     }
 
     /// Puts a value that was read from the tables beside its head, if that is still its head.
@@ -465,8 +484,8 @@ impl Builder {
         }
     }
 
-    fn finish(self) -> Index {
-        let mut index = Index::new();
+    fn finish(self, unread_max: usize) -> Index {
+        let mut index = Index::new(unread_max);
         if !self.leaves.is_empty() {
             index.leaves = self.leaves.into_iter().collect();
         }
@@ -516,8 +535,8 @@ mod tests {
     #[test]
     fn a_key_costs_at_most_120_bytes() {
         assert_eq!(size_of::<Entry>(), 96);
-        let mut ordered = Index::new();
-        let mut scattered = Index::new();
+        let mut ordered = Index::new(1 << 20);
+        let mut scattered = Index::new(1 << 20);
         for n in 0..20_000_u32 {
             ordered.push(format!("{n:08}").as_bytes(), head(i64::from(n) + 2, None));
             let key = n.wrapping_mul(2_654_435_761);
@@ -532,7 +551,7 @@ mod tests {
 
     #[test]
     fn leaves_shrink_with_their_keys() {
-        let mut index = Index::new();
+        let mut index = Index::new(1 << 20);
         for n in 0..1000_i64 {
             let key = format!("{n:04}");
             index.push(key.as_bytes(), head(2 * n + 2, None));
@@ -554,17 +573,37 @@ mod tests {
 
     #[test]
     fn values_that_are_read_stay() {
-        let mut index = Index::new();
+        let mut index = Index::new(1 << 20);
         for n in 0..100_i64 {
             index.push(format!("{n:04}").as_bytes(), head(n + 2, Some(b"0123456789")));
         }
-        assert_eq!(index.held(), 1000);
+        assert_eq!(index.held, 1000);
         for n in 0..10 {
             index.get(format!("{n:04}").as_bytes()).expect("it was put").touch();
         }
         while index.cool(100, 30) {}
         let kept: Vec<_> = index.from(b"").filter(|entry| entry.bytes().is_some()).map(Entry::key).collect();
-        assert_eq!((index.held(), kept.len()), (100, 10));
+        assert_eq!((index.held, kept.len()), (100, 10));
         assert_eq!(kept[9], b"0009");
+    }
+
+    #[test]
+    fn values_that_nobody_reads_are_held_up_to_a_limit() {
+        let mut index = Index::new(25);
+        let held = |index: &Index| -> Vec<String> {
+            let held = index.from(b"").filter(|entry| entry.bytes().is_some());
+            held.map(|entry| String::from_utf8_lossy(entry.key()).into_owned()).collect()
+        };
+        for (n, key) in ["a", "b", "c"].into_iter().enumerate() {
+            index.push(key.as_bytes(), head(n as i64 + 2, Some(b"0123456789")));
+        }
+        assert_eq!(held(&index), ["a", "b"]);
+        index.get(b"b").expect("it was put").touch();
+        index.warm(b"c", index.get(b"c").expect("it was put").at(), Bytes::from_static(b"0123456789"));
+        assert_eq!(held(&index), ["a", "b", "c"], "what is read is held beyond it");
+        for (n, key) in ["a", "b", "c"].into_iter().enumerate() {
+            index.push(key.as_bytes(), head(n as i64 + 7, Some(b"abcdefghij")));
+        }
+        assert_eq!((held(&index), index.held), (vec!["b".into(), "c".into()], 20), "what was read stays so");
     }
 }

@@ -149,8 +149,9 @@ where
         Ok(entry)
     }
 
-    pub(in crate::mvcc) fn finish(self) -> Index {
-        self.index.finish()
+    /// The index, which is to hold as much of what nobody reads.
+    pub(in crate::mvcc) fn finish(self, unread_max: usize) -> Index {
+        self.index.finish(unread_max)
     }
 }
 
