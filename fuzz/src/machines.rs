@@ -407,8 +407,10 @@ pub fn node_cluster(u: &mut Source<'_>) -> Result<()> {
 
 /// The store against its model.
 pub fn mvcc(u: &mut Source<'_>) -> Result<()> {
+    let cache_bytes_max = one(u, &[0, 60, 1 << 20])?;
     let config = mvcc::Config {
-        cache_bytes_max: one(u, &[0, 60, 1 << 20])?,
+        cache_bytes_max,
+        unread_bytes_max: cache_bytes_max / 2,
         chunk_keys_max: 1 + upto(u, 3)? as usize,
         chunk_bytes_max: one(u, &[1, 1 << 20])?,
     };
