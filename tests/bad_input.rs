@@ -176,10 +176,13 @@ impl Running {
         let id = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)).expect("it runs");
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it is our child");
         // It writes its log until the end.
-        while let Some(line) = self.lines.next_line().await.expect("its log is text") {
-            self.log += &format!("{line}\n");
-        }
-        self.child.wait().await.expect("it is our child");
+        let ended = async {
+            while let Some(line) = self.lines.next_line().await.expect("its log is text") {
+                self.log += &format!("{line}\n");
+            }
+            self.child.wait().await.expect("it is our child");
+        };
+        timeout(PATIENCE, ended).await.expect("it stops when it is asked to, be it right behind its start");
     }
 
     async fn kill(mut self) {

@@ -1,6 +1,6 @@
 //! Production: listeners, links, signals around a running member.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::{
@@ -145,11 +145,13 @@ impl Server {
 
     async fn run(mut self) -> Ended {
         let handle = self.running.handle.clone();
+        // One for all rounds: what came between two of them would be heard by neither.
+        let mut signals = pin!(signals());
         let ended = loop {
             tokio::select! {
                 biased;
                 exit = self.running.exit() => break Ended::Exit(exit),
-                signal = signals() => break Ended::Signal(signal),
+                signal = &mut signals => break Ended::Signal(signal),
                 () = handle.ready(), if self.clients.is_some() => {
                     if let Some(start) = self.clients.take() {
                         start(&mut self);
@@ -181,20 +183,21 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Ends at the first signal that asks to stop.
-async fn signals() -> i32 {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    let (number, name) = tokio::select! {
-        biased;
-        _ = terminate.recv() => (SignalKind::terminate().as_raw_value(), "terminated"),
-        _ = interrupt.recv() => (SignalKind::interrupt().as_raw_value(), "interrupt"),
-    };
-    tracing::info!(signal = name, "received signal; shutting down");
-    number
+/// Ends at the first signal that asks to stop, of those that come from this call on.
+fn signals() -> impl Future<Output = i32> {
+    let heard = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = heard else {
+            return std::future::pending().await;
+        };
+        let (number, name) = tokio::select! {
+            biased;
+            _ = terminate.recv() => (SignalKind::terminate().as_raw_value(), "terminated"),
+            _ = interrupt.recv() => (SignalKind::interrupt().as_raw_value(), "interrupt"),
+        };
+        tracing::info!(signal = name, "received signal; shutting down");
+        number
+    }
 }
 
 async fn bind_all(urls: &[Url]) -> Result<Vec<TcpListener>, Fault> {
