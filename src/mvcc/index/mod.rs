@@ -456,43 +456,6 @@ impl Index {
     }
 }
 
-/// An index out of entries that come in order.
-#[derive(Default)]
-struct Builder {
-    leaves: Vec<(Box<[u8]>, Vec<Entry>)>,
-}
-
-/// An entry that is not behind the one before it.
-struct OutOfOrder;
-
-impl Builder {
-    fn push(&mut self, entry: Entry) -> Result<(), OutOfOrder> {
-        match self.leaves.last_mut() {
-            Some((_, leaf)) if leaf.last().is_some_and(|last| last.key >= entry.key) => Err(OutOfOrder),
-            // A leaf that keys are likely to be put into has some room.
-            Some((_, leaf)) if leaf.len() < LEAF_MAX - LEAF_STEP => {
-                leaf.push(entry);
-                Ok(())
-            }
-            last => {
-                let first = if last.is_some() { entry.key.clone() } else { Box::default() };
-                let mut leaf = Vec::with_capacity(LEAF_MAX - LEAF_STEP);
-                leaf.push(entry);
-                self.leaves.push((first, leaf));
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(self, unread_max: usize) -> Index {
-        let mut index = Index::new(unread_max);
-        if !self.leaves.is_empty() {
-            index.leaves = self.leaves.into_iter().collect();
-        }
-        index
-    }
-}
-
 fn insert(leaf: &mut Vec<Entry>, at: usize, entry: Entry) {
     if leaf.len() == leaf.capacity() {
         leaf.reserve_exact(LEAF_STEP);
