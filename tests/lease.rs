@@ -127,6 +127,29 @@ fn a_storm_of_expiries_is_paced() {
     assert_eq!(revoked.iter().collect::<BTreeSet<_>>().len(), 1200, "each once");
 }
 
+/// Whoever sleeps until then is not woken for nothing, nor too late.
+#[test]
+fn the_next_wake_is_when_a_window_has_room() {
+    let mut expirer = plain(&Book::default(), 0);
+    for id in 1..=700 {
+        expirer.applied(LeaseChange::Granted(LeaseId(id), 1), Instant(0));
+    }
+    assert_eq!(expirer.next_wake(), Some(Instant(1000)));
+    assert_eq!(expirer.due(Instant(1100), 499).len(), 499);
+    assert_eq!(expirer.next_wake(), Some(Instant(1000)), "one more may end now");
+    assert_eq!(expirer.due(Instant(1100), 1000).len(), 1);
+    assert_eq!(expirer.next_wake(), Some(Instant(1600)), "the window is full");
+}
+
+/// Its revocation may be in the log already.
+#[test]
+fn a_clock_that_goes_back_does_not_revive_a_lease() {
+    let mut expirer = plain(&Book::default(), 0);
+    expirer.applied(LeaseChange::Granted(LeaseId(1), 1), Instant(0));
+    assert_eq!(ids(expirer.due(Instant(1000), 9)), [1]);
+    assert_eq!(expirer.renew(LeaseId(1), Instant(999)), Renewal::Ending);
+}
+
 #[test]
 fn a_new_leader_spreads_many_leases() {
     let leases: Vec<(i64, i64)> = (1..=3000).map(|id| (id, 10)).collect();
@@ -163,6 +186,22 @@ fn long_leases_are_checkpointed() {
     expirer.applied(LeaseChange::Revoked(LeaseId(4)), Instant(500_000));
     assert_eq!(expirer.checkpoint(Instant(600_000)), [(LeaseId(3), 400)]);
     assert_eq!(expirer.checkpoint(Instant(600_000)), vec![]);
+}
+
+#[test]
+fn only_what_is_left_of_a_lease_is_checkpointed() {
+    let config = ExpirerConfig { checkpoint_ms: Some(300_000), slack_ms: 100, ..Default::default() };
+    let mut expirer = Expirer::new(config, Book::default().seconds(), 0, Instant(0));
+    for (id, ttl) in [(1, 300), (2, 400)] {
+        expirer.applied(LeaseChange::Granted(LeaseId(id), ttl), Instant(0));
+    }
+    // The first does not outlast the interval. The second has all left, then nothing.
+    expirer.renew(LeaseId(2), Instant(300_000));
+    assert_eq!(expirer.checkpoint(Instant(300_000)), vec![]);
+    expirer.applied(LeaseChange::Revoked(LeaseId(1)), Instant(300_100));
+    assert_eq!(expirer.next_wake(), Some(Instant(600_000)));
+    assert_eq!(expirer.checkpoint(Instant(800_000)), vec![]);
+    assert_eq!(expirer.renew(LeaseId(2), Instant(800_000)), Renewal::Ending);
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -238,6 +277,9 @@ fn rows_that_are_no_leases_are_corrupt() {
         (vec![0, 0, 0, 0, 0, 0, 1], &row),
         (vec![0, 0, 0, 0, 0, 0, 0, 1], &[8]),
         (vec![0; 8], &[16, 5]),
+        // A number of more than 64 bits; a field of no known kind.
+        (i64::MAX.to_be_bytes().to_vec(), &[8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2, 16, 5]),
+        (vec![0, 0, 0, 0, 0, 0, 0, 1], &[8, 1, 16, 5, 0x23]),
     ] {
         let (tables, mut batch) = (MapTables::default(), Batch::default());
         batch.put(Table::Lease, vec![0, 0, 0, 0, 0, 0, 0, 1], row.to_vec());
@@ -245,4 +287,20 @@ fn rows_that_are_no_leases_are_corrupt() {
         tables.write(batch);
         assert!(matches!(Book::load(&tables), Err(Fault::Corrupt(_))), "{key:?} leads to {value:?}");
     }
+}
+
+#[test]
+fn fields_of_later_versions_are_skipped() {
+    let (tables, mut batch) = (MapTables::default(), Batch::default());
+    let row = [
+        &[8, 1, 0x20, 9][..],
+        &[0x29, 0, 0, 0, 0, 0, 0, 0, 8],
+        &[0x32, 2, 8, 9],
+        &[0x3d, 0, 0, 0, 8],
+        &[16, 5],
+    ];
+    batch.put(Table::Lease, vec![0, 0, 0, 0, 0, 0, 0, 1], row.concat());
+    tables.write(batch);
+    let book = Book::load(&tables).unwrap();
+    assert_eq!(book.seconds().collect::<Vec<_>>(), [(LeaseId(1), 5, 0)]);
 }
