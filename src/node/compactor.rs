@@ -98,6 +98,7 @@ mod tests {
     #[test]
     fn a_period_keeps_what_is_younger() {
         let mut compactor = Compactor::new(Retention::Period(Duration::from_secs(600)), Instant(0));
+        assert_eq!(compactor.every(), Some(Duration::from_secs(60)));
         let cuts: Vec<_> =
             (0..=30).filter_map(|m| at(&mut compactor, m, 100 + m as i64).map(|r| (m, r))).collect();
         assert_eq!(cuts, [(10, 100), (20, 110), (30, 120)]);

@@ -420,23 +420,19 @@ impl<W> Node<W> {
         if lead == self.lead {
             return;
         }
-        let led = self.leases.led();
         if lead.leader.is_some() {
             self.reads.ask_again();
             if lead.leader != self.lead.leader {
                 self.led_since = Some(self.now);
             }
         }
-        let term_changed = lead.term != self.lead.term;
         self.lead = lead;
         self.effects.push(Effect::Lead(lead));
-        let leads_anew = self.leads() && (!led || term_changed);
-        if leads_anew || !self.leads() {
-            for waiter in self.leases.follow() {
-                self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
-            }
+        // If it leads, it does so from now on: a leader's term and leader stay as they are.
+        for waiter in self.leases.follow() {
+            self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
         }
-        if leads_anew {
+        if self.leads() {
             self.lead_leases();
             self.marks.forget_peers();
             self.accused.clear();

@@ -56,11 +56,6 @@ impl<W> Leases<W> {
         self.all = Self::new(all).all;
     }
 
-    /// Whether this member looks after their ends.
-    pub fn led(&self) -> bool {
-        self.expirer.is_some()
-    }
-
     /// This member leads from now on: each lease lasts as long as it has left, and `extend_ms` more.
     pub fn lead(&mut self, config: ExpirerConfig, extend_ms: u64, now: Instant) {
         let leases = self.all.iter().map(|(&id, &(ttl, left))| (id, ttl, left));

@@ -31,13 +31,13 @@ pub struct State {
     last: LogId,
     config: Configuration,
     leases: BTreeMap<LeaseId, (i64, i64)>,
-    /// Its hash is not what it should be.
-    pub spoiled: bool,
+    /// Its hash is not what it should be, if this is not 0: those of one number are alike.
+    pub spoiled: u64,
 }
 
 impl State {
     fn mark(&self) -> StateMark {
-        StateMark { index: self.last.index, hash: self.last.index.0 * 2 + u64::from(self.spoiled) }
+        StateMark { index: self.last.index, hash: self.last.index.0 * 100 + self.spoiled }
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Report {
@@ -230,7 +230,9 @@ impl Members {
                     let number = persist.id.map_or("unsynced".to_owned(), |id| format!("#{}", id.0));
                     let snapshot = persist.snapshot.as_ref();
                     let what = snapshot.map_or(String::new(), |s| format!(" snapshot {}", s.meta.last.index));
-                    self.say(id, format!("writes {number}{what} {}", Shown(&persist.entries)));
+                    let commit =
+                        persist.hard.map_or(String::new(), |hard| format!(" commit {}", hard.commit));
+                    self.say(id, format!("writes {number}{what}{commit} {}", Shown(&persist.entries)));
                 }
                 self.member(id).writes.push_back(persist);
             }

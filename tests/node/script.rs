@@ -7,9 +7,10 @@
 //! tick ID|* [N]             100 ms each      run [N]    as `tick *` and `settle`, N times
 //! propose ID W TEXT         read ID W        change ID W STEP     (W: who waits; steps: v4 l4 r4 u4)
 //! renew ID W LEASE...       remaining ID W LEASE     progress ID W     transfer ID W to=ID
-//! deliver [from=ID] [to=ID] [kind=KIND]      settle     drop [..]     net
+//! own ID term=T TEXT                         what it proposes only as that term's leader
+//! deliver [from=ID] [to=ID] [kind=KIND]      settle     drop [..]     net     reverse
 //! hold ID disk|applier|keeper      release ID ..     persist ID     apply ID     flushed ID INDEX
-//! cut ID... / heal          join ID          spoil ID        diverge ID from=ID
+//! cut ID... / heal          join ID          spoil ID [N]    diverge ID from=ID
 //! snapshot ID from=ID term=T index=N         a snapshot comes in, of whatever age
 //! state ID                  waiting          who got no answer yet
 //! ```
@@ -58,7 +59,9 @@ impl goldenscript::Runner for Runner {
         let output = match command.name.as_str() {
             "cluster" => self.begin(&mut args)?,
             "state" | "net" | "waiting" => self.show(&command.name, &mut args)?,
-            "deliver" | "drop" | "settle" | "cut" | "heal" => self.network(&command.name, &mut args)?,
+            "deliver" | "drop" | "settle" | "cut" | "heal" | "reverse" => {
+                self.network(&command.name, &mut args)?
+            }
             "tick" | "run" | "elect" => self.time(&command.name, &mut args)?,
             "propose" | "change" | "read" | "renew" | "remaining" | "progress" | "transfer" => {
                 self.request(&command.name, &mut args)?
@@ -191,6 +194,7 @@ impl Runner {
         match name {
             "settle" => members.settle(),
             "heal" => members.cut.clear(),
+            "reverse" => members.net.reverse(),
             "cut" => {
                 members.cut =
                     args.rest_pos().into_iter().map(|a| a.parse().map(NodeId)).collect::<Result<_, _>>()?
@@ -237,7 +241,16 @@ impl Runner {
                 members.event(id, Event::Applied(Report { flushed, ..Report::default() }));
             }
             "join" => members.join(id),
-            "spoil" => members.member(id).state.spoiled = true,
+            "spoil" => {
+                let how = args.next_pos().map_or(Ok(1), |arg| arg.parse())?;
+                members.member(id).state.spoiled = how;
+            }
+            "own" => {
+                let term = Term(named(args, "term")?);
+                let words: Vec<&str> = args.rest_pos().iter().map(|arg| arg.value.as_str()).collect();
+                let payload = format!("0 {}", words.join(" ")).into();
+                members.event(id, Event::Request(Request::AsLeader { term, payload }));
+            }
             "snapshot" => {
                 let last = LogId { term: Term(1), index: Index(named(args, "index")?) };
                 let config = members.member(id).node.raft().conf_state();
