@@ -493,6 +493,35 @@ fn a_snapshot_of_etcd_is_read() {
 }
 
 #[test]
+fn a_snapshot_has_what_etcd_puts_there() {
+    let mut roster = three();
+    let mut batch = Batch::default();
+    let [a, b] = ["a", "b"].map(|name| id_of(&roster, name));
+    // Said where clients reach it, and no name; and neither.
+    assert!(roster.set_attributes(a, "", &strings(&["http://c:1"]), &mut batch));
+    assert!(roster.set_attributes(b, "", &[], &mut batch));
+    let bytes = roster.to_snapshot();
+    assert_eq!(Roster::from_snapshot(&bytes).unwrap(), roster);
+    let text = String::from_utf8(bytes).unwrap();
+    let nodes = text.matches(r#""Path":"#).count();
+    assert_eq!(text.matches(r#""ExpireTime":"0001-01-01T00:00:00Z""#).count(), nodes);
+    assert!(text.contains(&format!("/0/members/{a}/attributes")));
+    assert!(!text.contains(&format!("/0/members/{b}/attributes")));
+}
+
+#[test]
+fn members_are_found_by_their_urls_in_any_order() {
+    let roster =
+        Roster::initial(&cluster(&[("a", &["http://a:1", "http://a:2"]), ("b", &["http://b:1"])]), "t");
+    let roster = roster.unwrap();
+    let found = |urls: &[&str]| roster.member_by_peer_urls(&strings(urls)).map(|member| member.name.as_str());
+    assert_eq!(found(&["http://a:2", "http://a:1"]), Some("a"));
+    assert_eq!(found(&["http://b:1"]), Some("b"));
+    assert_eq!(found(&["http://a:1"]), None);
+    assert_eq!(found(&["http://b:1", "http://c:1"]), None);
+}
+
+#[test]
 fn tables_that_make_no_sense_are_corrupt() {
     for (table, key, value) in [
         (Table::Members, "1", "not JSON"),

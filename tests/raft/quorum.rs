@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kontiki::{
-    membership::{ChangeKind, ChangeStep, ConfigError, Configuration, JointQuorum, VoteResult},
+    membership::{
+        Change, ChangeKind, ChangeStep, ConfigError, Configuration, JointQuorum, Transition, VoteResult,
+    },
     raft::ConfState,
     types::{Index, NodeId},
 };
@@ -147,4 +149,50 @@ fn illegal_changes_are_refused() {
     let learner_and_voter =
         ConfState { voters: [NodeId(1)].into(), learners: [NodeId(1)].into(), ..ConfState::default() };
     assert_eq!(Configuration::try_from(&learner_and_voter), Err(ConfigError::Contradiction(NodeId(1))));
+}
+
+/// Each part may exclude a member from another: voters, voters that go, learners, learners to be.
+#[test]
+fn parts_that_exclude_each_other() {
+    let set = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+    for (parts, sound) in [
+        ([&[1, 2][..], &[2, 3], &[4], &[3]], true),
+        ([&[1, 2], &[2, 3], &[4, 1], &[3]], false),
+        ([&[1, 2], &[2, 3], &[4, 2], &[3]], false),
+        ([&[1, 2], &[2, 3], &[4, 3], &[]], false),
+        ([&[1, 2], &[2, 3], &[4, 3], &[3]], false),
+        ([&[1, 2], &[2, 3], &[4], &[2, 3]], false),
+        ([&[1, 2], &[2, 3], &[4], &[3, 4]], false),
+        ([&[1, 2], &[2, 3], &[4], &[3, 5]], false),
+        ([&[1, 2], &[2, 3], &[4], &[1, 3]], false),
+        ([&[1, 0], &[2, 3], &[4], &[3]], false),
+        ([&[], &[2, 3], &[4], &[3]], false),
+        ([&[1, 2], &[], &[4], &[]], true),
+        ([&[1, 2], &[], &[4], &[5]], false),
+        ([&[], &[], &[], &[]], true),
+    ] {
+        let [incoming, outgoing, learners, next] = parts.map(set);
+        let config = Configuration::new(incoming, outgoing, learners, next, false);
+        assert_eq!(config.is_ok(), sound, "{parts:?}");
+    }
+}
+
+/// Without a word about it, several steps go through a joint configuration, one does not, and none leaves it.
+#[test]
+fn changes_of_their_own_accord() {
+    let voters = Configuration::of_voters([1, 2, 3].map(NodeId));
+    let change = |steps: &[(ChangeKind, u64)]| {
+        let steps = steps.iter().map(|&(kind, id)| ChangeStep { kind, node: NodeId(id) }).collect();
+        Change::Joint { transition: Transition::Auto, steps, context: Default::default() }
+    };
+    let (add, remove) = ((ChangeKind::AddVoter, 4), (ChangeKind::Remove, 1));
+    let after = |config: &Configuration, change: &Change| {
+        config.apply(change).map(|config| (config.is_joint(), config.incoming().len()))
+    };
+    assert_eq!(after(&voters, &change(&[add])), Ok((false, 4)));
+    assert_eq!(after(&voters, &change(&[add, remove])), Ok((true, 3)));
+    assert_eq!(after(&voters, &change(&[])), Err(ConfigError::NotJoint));
+    let joint = voters.apply(&change(&[add, remove])).expect("it is legal");
+    assert_eq!(after(&joint, &change(&[])), Ok((false, 3)));
+    assert_eq!(after(&joint, &change(&[remove])), Err(ConfigError::Joint));
 }
