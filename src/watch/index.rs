@@ -313,6 +313,22 @@ mod tests {
         })
     }
 
+    /// Look-ups recurse: their depth must not be for clients to choose.
+    #[test]
+    fn ranges_that_come_in_order_make_no_list() {
+        fn depth(tree: &Tree, at: Link) -> usize {
+            at.map_or(0, |at| 1 + depth(tree, tree.node(at).left).max(depth(tree, tree.node(at).right)))
+        }
+        let mut index = Index::default();
+        for n in 0..4096u32 {
+            let start = Bytes::copy_from_slice(&n.to_be_bytes());
+            let range = KeyRange { start, end: RangeEnd::Unbounded };
+            index.insert(&Span::of(&range), WatchKey { stream: StreamId(0), id: WatchId(n.into()) });
+        }
+        let depth = depth(&index.ranges, index.ranges.root);
+        assert!((12..60).contains(&depth), "{depth}");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]

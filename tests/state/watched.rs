@@ -74,6 +74,15 @@ fn history_of_the_store_is_what_was_published() {
     let kvs: Vec<_> = watched.events.iter().map(|event| (event.deleted, &event.kv)).collect();
     assert_eq!(kvs, events(&live).iter().map(|event| (event.deleted, &event.kv)).collect::<Vec<_>>());
     assert_eq!(kvs.len(), 16);
+    for (at, event) in events(&live).into_iter().enumerate() {
+        let (before, key) = (&watched.events[..at], &watched.events[at].key);
+        let last = before.iter().rfind(|event| event.key == key);
+        assert_eq!(
+            event.prev_kv.as_ref(),
+            last.filter(|event| !event.deleted).map(|event| &event.kv),
+            "{at}"
+        );
+    }
 
     // From the compacted revision on there is the same, but for what was before it.
     watched.apply(Command::Compact { revision: Revision(6) });

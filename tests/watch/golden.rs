@@ -1,13 +1,14 @@
 //! Golden scripts. Ranges are `k`, `a..c`, `a..@`; the commands are in [`Runner::run`].
 
-use std::error::Error;
+use std::{collections::BTreeSet, error::Error};
 
 use bytes::Bytes;
 use goldenscript::Command;
 use kontiki::{
+    error::Fault,
     mvcc::{Event, KvBytes},
     types::{Instant, KeyRange, RangeEnd, Revision},
-    watch::{Config, Create, Frame, Hub, StreamId, WatchId, WatchRequest},
+    watch::{Chunk, Config, Create, Frame, History, Hub, StreamId, WatchId, WatchRequest},
 };
 
 use super::model::{Change, Model};
@@ -212,6 +213,9 @@ impl goldenscript::Runner for Runner {
                 }
                 return Ok(out);
             }
+            // Whether its client may ask for more.
+            "accepts" => return Ok(self.hub.accepts(stream(&text()?)?).to_string()),
+            "streams" => return Ok(self.hub.streams().to_string()),
             "watches" => {
                 let (live, behind) = self.hub.watches();
                 return Ok(format!("{live} live, {behind} behind"));
@@ -250,4 +254,58 @@ fn history_and_compaction() {
 #[test]
 fn limits() {
     script("limits");
+}
+
+/// Progress comes when its interval is over, or up to a tenth of it later, not for all streams at once.
+#[test]
+fn the_next_tick_is_when_progress_is_due() {
+    let mut waits = BTreeSet::new();
+    for streams in 1..=20 {
+        let config = Config { progress_interval_ms: 1000, ..Config::default() };
+        let (mut hub, model) = (Hub::new(config, Revision(1)), Model::new());
+        let last = (0..streams).map(|_| hub.open_stream()).last().unwrap();
+        assert_eq!((hub.streams(), hub.next_tick()), (streams, None));
+        let create = Create { progress_notify: true, ..Create::of(range("a"), Revision(0)) };
+        hub.request(last, WatchRequest::Create(create), Revision(1), Instant(50));
+        hub.poll(&model).unwrap();
+        let due = hub.next_tick().unwrap();
+        assert!((1050..=1150).contains(&due.0), "{due:?}");
+        hub.tick(Instant(due.0 - 1));
+        assert!(!hub.has_work());
+        hub.tick(due);
+        let progress = Frame { watch_id: WatchId(0), revision: Revision(1), ..Frame::default() };
+        assert_eq!(hub.poll(&model).unwrap(), [(last, progress)]);
+        waits.insert(due);
+    }
+    assert!(waits.len() > 5, "{waits:?}");
+}
+
+/// A store that reads further than it was asked to, or not at all.
+struct Liar(Revision);
+
+impl History for Liar {
+    fn compacted(&self) -> Revision {
+        Revision(-1)
+    }
+
+    fn events(&self, _: Revision, _: Revision, _: usize, _: usize) -> Result<Option<Chunk>, Fault> {
+        Ok(Some(Chunk { events: Vec::new(), through: self.0 }))
+    }
+
+    fn prev_kv(&self, _: &Bytes, _: Revision) -> Result<Option<KvBytes>, Fault> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn history_that_makes_no_sense_is_a_fault() {
+    for (through, sound) in [(4, false), (5, true), (7, true), (8, false)] {
+        let mut hub = Hub::new(Config::default(), Revision(7));
+        let stream = hub.open_stream();
+        let create = Create::of(range("a"), Revision(5));
+        hub.request(stream, WatchRequest::Create(create), Revision(7), Instant(0));
+        let polled = (0..3).try_for_each(|_| hub.poll(&Liar(Revision(through))).map(drop));
+        // The first poll sends that it is created; the last one asks from behind what was read.
+        assert_eq!(polled.is_ok(), sound && through == 7, "through {through}");
+    }
 }
