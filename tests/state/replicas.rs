@@ -389,3 +389,33 @@ fn the_applied_index_comes_last() {
     assert_eq!((key.as_ref(), last.writes.len()), (b"consistent_index".as_slice(), 1));
     assert_eq!(batches.iter().map(|batch| batch.writes.len()).sum::<usize>(), rows(&replica.tables).len());
 }
+
+/// Who looks at the users before and after the keys knows which users were in force: no run has both, and no run has two
+/// changes of users.
+#[test]
+fn a_change_of_users_makes_a_run_by_itself() {
+    let put = || Command::Put(PutRequest { key: "a".into(), value: "1".into(), ..PutRequest::default() });
+    let add = |user: &str| {
+        let password = Password::hashed("hash");
+        Command::Auth(Action::UserAdd { user: user.into(), password, no_password: None })
+    };
+    let get = || Command::Auth(Action::UserGet { user: "u".into() });
+    let commands = [put(), get(), put(), add("u"), add("v"), add("u"), put(), get()];
+    let entries: Vec<Entry> =
+        commands.into_iter().zip(1..).map(|(command, index)| command_entry(index, command)).collect();
+    let mut replica = Replica::new();
+    let mut runs = Vec::new();
+    while replica.machine.applied() < Index(8) {
+        let (batch, applied) =
+            replica.machine.apply_until_auth(&entries, &kontiki::wire::command::decode).unwrap();
+        replica.tables.write(batch).unwrap();
+        replica.machine.publish();
+        runs.push((applied.index.0, applied.replies.len(), applied.auth_changed));
+    }
+    // The sixth is refused: there is such a user.
+    assert_eq!(runs, [(3, 3, false), (4, 1, true), (5, 1, true), (6, 1, false), (8, 2, false)]);
+
+    let mut whole = Replica::new();
+    whole.apply(&entries).unwrap();
+    assert_eq!(rows(&whole.tables), rows(&replica.tables));
+}
