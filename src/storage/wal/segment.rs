@@ -70,7 +70,12 @@ pub(super) fn read<D: Disk>(disk: &D, path: &Path, mode: OpenMode) -> Result<(D:
 
 /// How long the part of `bytes` without zeros at its end is.
 pub(super) fn used(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
+    // A segment is mostly zeros that were reserved: whole blocks of them are looked at together.
+    const BLOCK: usize = 64;
+    let zeros =
+        bytes.rchunks_exact(BLOCK).take_while(|block| block.iter().fold(0, |all, byte| all | byte) == 0);
+    let rest = &bytes[..bytes.len() - zeros.count() * BLOCK];
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
 }
 
 /// Takes a segment's lock.
