@@ -7,7 +7,7 @@ use std::path::Path;
 use kontiki::{
     error::Fault,
     storage::{
-        Disk, EIO, ENOSPC, MemDisk,
+        Disk, EIO, ENOSPC, MemDisk, SECTOR,
         wal::{self, Options, Recovered, Wal},
     },
     types::Index,
@@ -200,6 +200,50 @@ fn rot_before_the_last_mark_is_corrupt_and_names_its_place_behind_it_torn() {
         }
     }
     assert!(corrupt > torn && torn > 50 && harmless < (corrupt + torn) / 4, "{corrupt} {torn} {harmless}");
+}
+
+/// The simulator damages disks as far as this goes: a log must know such damage from what a crash leaves, whenever
+/// the power went before, and however often it was opened since.
+#[test]
+fn what_the_disk_knows_to_be_vouched_for_is_never_cut_as_torn() {
+    let ops = script();
+    let disk = MemDisk::new();
+    play(&disk, &ops);
+    let (mut corrupt, mut harmless) = (0, 0);
+    for at in 0..disk.operations() {
+        let disk = MemDisk::new();
+        disk.crash_at(at);
+        play(&disk, &ops);
+        disk.crash(choices(at));
+        if at % 3 == 0 && open(&disk).is_ok() {
+            disk.crash(choices(at + 1));
+        }
+        let Ok((_, whole)) = open(&disk.fork()) else { continue };
+        let mut names = disk.list(&dir()).expect("list").into_iter().filter(|name| name.ends_with(".wal"));
+        let Some(tail) = names.next_back().map(|name| dir().join(name)) else { continue };
+        let vouched = disk.vouched(&tail).expect("it is there");
+        let mut judge = |disk: &MemDisk, what: &str| match open(disk) {
+            Err(Fault::Corrupt(_)) => corrupt += 1,
+            Err(fault) => panic!("operation {at}, {what}: {fault}"),
+            Ok((_, found)) => {
+                assert_eq!(found, whole, "operation {at}, {what}");
+                harmless += 1;
+            }
+        };
+        for offset in (at % 7..vouched).step_by(7) {
+            let disk = disk.fork();
+            disk.rot(&tail, offset, 1 << (offset % 8)).expect("rot");
+            judge(&disk, &format!("rot at {offset}"));
+        }
+        for (from, to) in [(0, 1), (1, 0), (1, 2)] {
+            if from.max(to) < vouched / SECTOR {
+                let disk = disk.fork();
+                disk.misdirect((&tail, from), (&tail, to)).expect("both are there");
+                judge(&disk, &format!("sector {from} over {to}"));
+            }
+        }
+    }
+    assert!(corrupt > 1_000 && harmless < corrupt / 4, "{corrupt} {harmless}");
 }
 
 /// Whatever the last record's padding, and the zeros that its checksum may end in.

@@ -164,16 +164,36 @@ impl MemDisk {
         })))
     }
 
-    /// Flips the bits of `mask` in one byte, durably: rot.
+    /// Flips the bits of `mask` in one byte, durably: rot. What was not synced is durable then; a crash comes before.
     pub fn rot(&self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
         let mut inner = self.inner();
         let number = inner.find(path)?;
         let file = inner.file(number)?;
         let mut byte = [0];
         file.read(offset, &mut byte);
-        file.write(offset, &[byte[0] ^ mask]);
-        file.sync();
+        file.damage(offset, &[byte[0] ^ mask]);
         Ok(())
+    }
+
+    /// Sectors, each the number of one in a file: what was written to `from` went to `to` instead. There it is now,
+    /// durably, and where it should be there are zeros.
+    pub fn misdirect(&self, from: (&Path, u64), to: (&Path, u64)) -> io::Result<()> {
+        let mut inner = self.inner();
+        let (source, victim) = (inner.find(from.0)?, inner.find(to.0)?);
+        let mut sector = [0; SECTOR as usize];
+        let file = inner.file(source)?;
+        file.read(from.1 * SECTOR, &mut sector);
+        file.damage(from.1 * SECTOR, &[0; SECTOR as usize]);
+        inner.file(victim)?.damage(to.1 * SECTOR, &sector);
+        Ok(())
+    }
+
+    /// How many of a file's first bytes were durable before its newest write, which came behind them: whoever
+    /// wrote that knew that they were there.
+    pub fn vouched(&self, path: &Path) -> io::Result<u64> {
+        let mut inner = self.inner();
+        let number = inner.find(path)?;
+        Ok(inner.file(number)?.vouched)
     }
 
     /// The bytes of a file.

@@ -15,6 +15,12 @@ pub(super) struct FileNode {
     /// Lengths and sector versions since the last sync, oldest first.
     lens: Vec<u64>,
     dirty: BTreeMap<u64, Vec<Sector>>,
+    /// How far anything was written, and how much of that is durable.
+    written: u64,
+    synced: u64,
+    /// What [`super::MemDisk::vouched`] says, now and after a crash.
+    pub(super) vouched: u64,
+    vouched_durable: u64,
     /// The handle that has the lock.
     pub(super) lock: Option<u64>,
 }
@@ -32,23 +38,28 @@ pub(super) struct DirNode {
 impl FileNode {
     pub(super) fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
         let end = self.len.min(offset.saturating_add(buf.len() as u64));
-        let mut at = offset;
-        while at < end {
-            let (sector, skip) = (at / SECTOR, (at % SECTOR) as usize);
-            let n = ((end - at) as usize).min(SECTOR as usize - skip);
-            let out = &mut buf[(at - offset) as usize..][..n];
-            match self.sectors.get(&sector) {
-                Some(bytes) => out.copy_from_slice(&bytes[skip..skip + n]),
-                None => out.fill(0),
-            }
-            at += n as u64;
+        if end <= offset {
+            return 0;
         }
-        end.saturating_sub(offset) as usize
+        let out = &mut buf[..(end - offset) as usize];
+        out.fill(0);
+        // Most of a file may be sectors that nothing was written to.
+        for (sector, bytes) in self.sectors.range(offset / SECTOR..end.div_ceil(SECTOR)) {
+            let start = sector * SECTOR;
+            let (from, to) = (start.max(offset), (start + SECTOR).min(end));
+            out[(from - offset) as usize..(to - offset) as usize]
+                .copy_from_slice(&bytes[(from - start) as usize..(to - start) as usize]);
+        }
+        out.len()
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         let mut at = offset;
         let end = offset + bytes.len() as u64;
+        if at < end {
+            self.vouched = self.synced.min(offset);
+            self.written = self.written.max(end);
+        }
         while at < end {
             let (sector, skip) = (at / SECTOR, (at % SECTOR) as usize);
             let n = ((end - at) as usize).min(SECTOR as usize - skip);
@@ -74,6 +85,9 @@ impl FileNode {
 
     pub(super) fn set_len(&mut self, len: u64) {
         if len < self.len {
+            for place in [&mut self.written, &mut self.synced, &mut self.vouched, &mut self.vouched_durable] {
+                *place = len.min(*place);
+            }
             let gone: Vec<u64> =
                 self.sectors.range(len.div_ceil(SECTOR)..).map(|(number, _)| *number).collect();
             for number in gone {
@@ -102,12 +116,22 @@ impl FileNode {
         if let Some(len) = self.lens.drain(..).next_back() {
             self.durable_len = len;
         }
+        (self.synced, self.vouched_durable) = (self.written, self.vouched);
+    }
+
+    /// Changes bytes as no write does: they are durable, and nothing else becomes so.
+    pub(super) fn damage(&mut self, offset: u64, bytes: &[u8]) {
+        let (written, synced, vouched) = (self.written, self.synced, (self.vouched, self.vouched_durable));
+        self.write(offset, bytes);
+        self.sync();
+        (self.written, self.synced, (self.vouched, self.vouched_durable)) = (written, synced, vouched);
     }
 
     /// What a failed sync leaves: the changes are no longer known to be unwritten.
     pub(super) fn fail_sync(&mut self) {
         self.dirty.clear();
         self.lens.clear();
+        self.written = self.synced;
     }
 
     pub(super) fn crash(&mut self, choose: &mut impl FnMut(u64) -> u64) {
@@ -146,6 +170,8 @@ impl FileNode {
         self.sectors = self.durable.clone();
         self.len = len;
         self.lens.clear();
+        self.written = self.synced;
+        self.vouched = self.vouched_durable;
         self.lock = None;
     }
 }
