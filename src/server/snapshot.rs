@@ -75,11 +75,23 @@ pub(super) fn install(
     let file = disk.open(&path, OpenMode::Read).map_err(fault)?;
     // Read through once before anything is replaced: a body that is not whole must not cost the tables.
     for batch in Body::new(&file, &path) {
-        batch?;
+        batch.map_err(|fault| not_whole(&path, fault))?;
     }
     backend.replace(&mut Body::new(&file, &path))?;
     drop(file);
     disk.remove_file(&path).map_err(|e| Fault::io(format!("remove {}", path.display()), e))
+}
+
+/// Says what to do about a body that the log names, and that is not what came in.
+fn not_whole(path: &Path, fault: Fault) -> Fault {
+    match fault {
+        Fault::Corrupt(why) => Fault::corrupt(format!(
+            "the snapshot {} is corrupt: {why}. Nothing was changed. Remove this member from its cluster, empty its data \
+             directory, add it again.",
+            path.display()
+        )),
+        fault @ (Fault::Io { .. } | Fault::Refused(_)) => fault,
+    }
 }
 
 /// Whether the body of the snapshot at `index` has come in.
