@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use kontiki::{error::Refusal, wire::etcdserverpb as pb};
@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::{
     history::{Call, Op, Outcome, Reply},
     host::{Host, Micros},
+    lock::lock,
     net::Address,
     probe::Event,
     world::World,
@@ -36,7 +37,7 @@ pub struct Passwords(Arc<Mutex<BTreeMap<String, u32>>>);
 
 impl Passwords {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// A user's password, by its number.
@@ -128,7 +129,7 @@ impl<H: Host> Client<H> {
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.session)
     }
 
     /// A password for a user who is to be added, or to change it.

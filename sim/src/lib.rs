@@ -19,6 +19,7 @@ pub mod coverage;
 pub mod history;
 pub mod host;
 pub mod leaks;
+pub mod lock;
 pub mod moments;
 pub mod mood;
 pub mod nemesis;

@@ -3,12 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tokio::sync::oneshot;
 
-use crate::{net::Address, plan::Moment};
+use crate::{lock::lock, net::Address, plan::Moment};
 
 /// Who waits for which moment. Clones are the same one.
 #[derive(Clone, Debug, Default)]
@@ -25,14 +25,14 @@ impl Moments {
     /// Tells at which member the next moment of a kind comes, but for the first `skip`.
     pub fn next(&self, moment: Moment, skip: u64) -> oneshot::Receiver<Address> {
         let (tell, told) = oneshot::channel();
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.0);
         waiting.entry(moment).or_default().push(Waiting { skip, tell });
         told
     }
 
     /// It has come at a member.
     pub fn come(&self, moment: Moment, member: Address) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         let Some(waiting) = all.get_mut(&moment) else { return };
         for one in std::mem::take(waiting) {
             if one.skip > 0 {

@@ -111,12 +111,11 @@ impl<H: Host> Nemesis<H> {
 
     /// What a member is when a fault hits it, for the coverage report.
     fn state_of(&self, member: Address) -> &'static str {
-        let learns = |handle| kontiki::server::api::Member::is_learner(&handle);
         match self.world.handle(member) {
             _ if member == 0 => "all",
             None if self.world.runs(member) => "starting",
             None => "down",
-            Some(handle) if learns(handle.clone()) => "learner",
+            Some(_) if self.world.learns(member) => "learner",
             Some(_) if self.world.leader() == Some(member) => "leader",
             Some(_) => "follower",
         }

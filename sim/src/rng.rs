@@ -1,8 +1,10 @@
 //! Randomness from one 64-bit seed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rand::{Rng as _, RngCore, SeedableRng, rngs::SmallRng};
+
+use crate::lock::lock;
 
 /// A stream of random choices. Clones share it.
 #[derive(Clone, Debug)]
@@ -20,7 +22,7 @@ impl Rng {
     }
 
     fn with<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
-        draw(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        draw(&mut lock(&self.0))
     }
 
     /// 64 random bits.

@@ -139,9 +139,9 @@ pub fn whole(plan: &Plan, keep_trace: bool) -> Verdict {
             judged
         };
         let judged = crate::whole::run(plan.seed, run);
-        *verdict.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = judged;
+        *crate::lock::lock(&verdict) = judged;
     });
-    let mut verdict = verdict.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut verdict = crate::lock::unlock(verdict);
     verdict.violations.extend(panicked);
     verdict
 }
@@ -358,14 +358,11 @@ async fn outlive_a_leader<H: Host>(world: &World<H>, plan: &Plan) {
 
 /// The members that vote and are counted on.
 fn votes_and_serves<H: Host>(world: &World<H>) -> Vec<Address> {
-    let learns = |member: &Address| {
-        world.handle(*member).is_some_and(|h| kontiki::server::api::Member::is_learner(&h))
-    };
     // One that never came to join was an operator's: it was told of members that had changed since.
     let gone = |member: &Address| {
         world.excused().contains(member) && !world.runs(*member) || world.id(*member).is_none()
     };
-    world.living().into_iter().filter(|member| !gone(member) && !learns(member)).collect()
+    world.living().into_iter().filter(|member| !gone(member) && !world.learns(*member)).collect()
 }
 
 /// In the calm each member that is counted on answers a write and a read.
@@ -432,12 +429,14 @@ fn has_quorum<H: Host>(world: &World<H>) -> bool {
     voters.is_empty() || run > voters.len() / 2
 }
 
-/// At the end each member is asked for what should be the same everywhere, and which leases are left.
+/// At the end each member is asked for what should be the same everywhere, and which leases are left. A learner
+/// answers neither.
 async fn census<H: Host>(world: &World<H>) {
     let client = Client::new(world.clone(), 901, PATIENCE).as_root();
     let excused = world.excused();
     let mut revision = 0;
-    for member in world.living().into_iter().filter(|member| !excused.contains(member)) {
+    let answers = |member: &Address| !excused.contains(member) && !world.learns(*member);
+    for member in world.living().into_iter().filter(answers) {
         let asked = client.call(member, pb::LeaseLeasesRequest {}).await;
         let newest = asked.reply().and_then(Reply::header).map_or(0, |header| header.revision);
         revision = revision.max(newest);

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use kontiki::{
@@ -19,6 +19,7 @@ use crate::{
     backend::SimBackend,
     clock::SimClock,
     host::{Host, Micros, Process},
+    lock::lock,
     net::{Address, Net, SimPeers},
     plan::Knobs,
     rng::Rng,
@@ -73,7 +74,7 @@ impl Pace {
     }
 
     fn lock(&self) -> MutexGuard<'_, PaceState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Syncs take so long from now on, from and to.

@@ -222,11 +222,8 @@ impl<H: Host> Worker<H> {
                     }
                     // As clients do: what does not answer is left for another.
                     if client.call(member, pb::LeaseKeepAliveRequest { id: *id }).await.is_unknown() {
-                        let addresses = world.addresses();
-                        if addresses.is_empty() {
-                            return;
-                        }
-                        member = *rng.pick(&addresses);
+                        let Some(other) = world.anywhere(&rng) else { return };
+                        member = other;
                     }
                 }
             }
@@ -360,7 +357,7 @@ impl<H: Host> Life<H> {
     async fn call(&mut self, call: impl Into<Call>) -> Outcome {
         let outcome = self.client.call(self.member, call).await;
         if outcome.is_unknown() {
-            self.member = *self.rng.pick(&self.world.addresses());
+            self.member = self.world.anywhere(&self.rng).unwrap_or(self.member);
         }
         outcome
     }
@@ -400,7 +397,8 @@ impl<H: Host> Life<H> {
             }
             if self.step.revoke {
                 // Beside the revocation, somebody who does not know of it renews.
-                let (client, member) = (self.client.clone(), *self.rng.pick(&self.world.addresses()));
+                let member = self.world.anywhere(&self.rng).unwrap_or(self.member);
+                let client = self.client.clone();
                 let renew = async move {
                     client.call(member, pb::LeaseKeepAliveRequest { id }).await;
                 };

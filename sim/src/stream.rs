@@ -114,12 +114,8 @@ pub async fn keep_watching<H: Host>(
         if wanted.iter().all(|one| one.phase == Phase::Done) {
             return;
         }
-        // When the run has ended there is nobody left to ask.
-        let addresses = world.addresses();
-        if addresses.is_empty() {
-            return;
-        }
-        member = *rng.pick(&addresses);
+        let Some(other) = world.anywhere(&rng) else { return };
+        member = other;
         world.host.sleep(rng.between(10_000, 500_000)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::{
     client::{Client, ROOT},
     history::{Call, Outcome},
     host::{Host, Micros, Process},
+    lock::lock,
     net::Address,
     plan::{
         Action, AuthStep, CompareStep, OpStep, Plan, PutStep, RangeStep, Rev, Span, Step, StreamStep,
@@ -54,7 +55,7 @@ pub struct Shared {
 
 impl Shared {
     fn leases(&self) -> MutexGuard<'_, BTreeMap<u8, i64>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.leases)
     }
 
     fn lease(&self, slot: u8) -> i64 {
@@ -94,7 +95,7 @@ impl<H: Host> Worker<H> {
     /// The client `number` of a run.
     pub fn new(world: World<H>, client: Client<H>, plan: &Plan, shared: Arc<Shared>) -> Self {
         let rng = Rng::of(plan.seed, &format!("client {}", client.number));
-        let member = *rng.pick(&world.addresses());
+        let member = world.anywhere(&rng).expect("a cluster has members when its clients begin");
         Self { world, client, rng, member, seen: 1, written: 0, shared, until: plan.calm_from }
     }
 
@@ -158,7 +159,7 @@ impl<H: Host> Worker<H> {
             }
             Outcome::Refused { .. } => {}
             // As clients do: what does not answer is left for another.
-            Outcome::Unknown(_) => self.member = *self.rng.pick(&self.world.addresses()),
+            Outcome::Unknown(_) => self.member = self.world.anywhere(&self.rng).unwrap_or(self.member),
         }
         outcome
     }

@@ -9,7 +9,7 @@ mod notes;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use crate::{
     clock::{SimClock, TRUE_RATE},
     history::{self, Call, History, MessageFact},
     host::{Host, Micros, Process},
+    lock::lock,
     moments::Moments,
     net::{Address, Answering, Net, Served, address_of, peer_url},
     plan::{Knobs, Moment},
@@ -157,7 +158,7 @@ impl<H: Host> World<H> {
         let (seen, clock) = (state.clone(), host.clone());
         let on_message = move |message: &Message| {
             if let Some(fact) = MessageFact::of(history::Micros(clock.now()), message) {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).history.messages.push(fact);
+                lock(&seen).history.messages.push(fact);
             }
         };
         let draws = Rng::of(seed, "network");
@@ -174,7 +175,7 @@ impl<H: Host> World<H> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<H>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn slot<T>(&self, address: Address, act: impl FnOnce(&mut Slot<H>) -> T) -> Option<T> {
@@ -208,6 +209,12 @@ impl<H: Host> World<H> {
         self.lock().slots.keys().copied().collect()
     }
 
+    /// Some address at which a member is or was; none when the run has ended and there is nobody left to ask.
+    pub fn anywhere(&self, rng: &Rng) -> Option<Address> {
+        let addresses = self.addresses();
+        (!addresses.is_empty()).then(|| *rng.pick(&addresses))
+    }
+
     /// The addresses whose members are part of the cluster.
     pub fn living(&self) -> Vec<Address> {
         let state = self.lock();
@@ -232,6 +239,11 @@ impl<H: Host> World<H> {
     /// The member at an address, if it serves.
     pub fn handle(&self, address: Address) -> Option<SimHandle<H>> {
         self.slot(address, |slot| slot.up.clone()).flatten()
+    }
+
+    /// Whether the member at an address serves, and takes itself for a learner.
+    pub fn learns(&self, address: Address) -> bool {
+        self.handle(address).is_some_and(|handle| handle.is_learner())
     }
 
     /// Its services.

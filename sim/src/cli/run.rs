@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     process::{Command, ExitCode, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc,
     },
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     coverage::{self, Coverage},
+    lock::{lock, unlock},
     plan::Plan,
     rule,
     run::Verdict,
@@ -271,7 +272,7 @@ impl Run {
                                     }
                                     stop.fetch_or(!run.keep_going, Relaxed);
                                 }
-                                let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+                                let mut totals = lock(totals);
                                 totals.add(seed, verdict);
                                 bar.set_message(totals.line());
                                 let spent =
@@ -292,7 +293,7 @@ impl Run {
         if let Ok(error) = failures.try_recv() {
             return Err(error);
         }
-        let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let totals = unlock(totals);
         self.print(&totals, began.elapsed())?;
         Ok(if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }

@@ -1,9 +1,7 @@
 //! The fault atlas: who holds a good copy of what is committed, and so what may be lost.
 
-use std::sync::PoisonError;
-
 use super::Nemesis;
-use crate::{host::Host, net::Address};
+use crate::{host::Host, lock::lock, net::Address};
 
 impl<H: Host> Nemesis<H> {
     /// Whether the others hold all that is committed, now and when this member has lost everything.
@@ -22,7 +20,7 @@ impl<H: Host> Nemesis<H> {
 
     /// Whether a member is counted on: it runs on a sound disk, and nobody has asked for its removal.
     fn is_sound(&self, member: Address) -> bool {
-        let leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let leaving = lock(&self.leaving).clone();
         self.world.runs(member)
             && !self.world.excused().contains(&member)
             && self.world.id(member).is_none_or(|id| !leaving.contains(&id))

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{MutexGuard, PoisonError},
+    sync::MutexGuard,
 };
 
 use kontiki::{types::NodeId, wire::etcdserverpb as pb};
@@ -11,6 +11,7 @@ use super::{Nemesis, OPERATOR_MAX};
 use crate::{
     history::{Call, Outcome, Reply},
     host::{Host, Micros},
+    lock::lock,
     net::{Address, peer_url},
     plan::{Fault, Moment},
     world::{End, name},
@@ -30,7 +31,7 @@ const RETRIED: [&str; 4] = ["unhealthy", "not enough started members", "too many
 
 impl<H: Host> Nemesis<H> {
     fn changing(&self) -> MutexGuard<'_, BTreeSet<Address>> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.changing)
     }
 
     /// Changes a member, unless somebody else does.
@@ -77,7 +78,7 @@ impl<H: Host> Nemesis<H> {
         if self.world.voters().len() < 3 {
             self.world.doom();
         }
-        let leaving = || self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaving = || lock(&self.leaving);
         leaving().insert(id);
         self.world.moments.come(Moment::Asked, member);
         match self.ask(pb::MemberRemoveRequest { id: id.0 }).await {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use super::grpc;
 use crate::{
     history::{Call, Reply},
     host::{Host, Micros, Process, Work},
+    lock::lock,
     net::Address,
 };
 
@@ -69,7 +70,7 @@ impl MadsimHost {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     fn node_of(&self, process: Process) -> Option<NodeHandle> {
