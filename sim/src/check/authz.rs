@@ -17,16 +17,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use kontiki::{
-    error::Refusal,
-    wire::etcdserverpb::{self as pb, request_op::Request},
-};
+use kontiki::error::Refusal;
 
 use super::{
     Violation,
     kv::Span,
     linear::{LISTED_MAX, Owner, Timeline, violation},
-    request::{describe, txn_is_serializable},
+    needed::{By, judged_by},
+    request::describe,
     rights::{Facts, Need},
 };
 use crate::history::{Call, Fact, History, Micros, Op, Outcome, Reply, WatchLog};
@@ -46,124 +44,6 @@ struct Token<'a> {
 fn index_of(token: &str) -> Option<u64> {
     let (letters, index) = token.split_once('.')?;
     (letters.len() == 16 && letters.bytes().all(|b| b.is_ascii_alphabetic())).then(|| index.parse().ok())?
-}
-
-/// Whether a call is decided by the newest state, not by what its member has applied.
-fn is_exact(call: &Call) -> bool {
-    match call {
-        Call::Range(request) => !request.serializable,
-        Call::Txn(request) => !txn_is_serializable(request),
-        Call::Put(_)
-        | Call::DeleteRange(_)
-        | Call::AuthEnable(_)
-        | Call::AuthDisable(_)
-        | Call::AuthStatus(_)
-        | Call::UserAdd(_)
-        | Call::UserGet(_)
-        | Call::UserList(_)
-        | Call::UserDelete(_)
-        | Call::UserChangePassword(_)
-        | Call::UserGrantRole(_)
-        | Call::UserRevokeRole(_)
-        | Call::RoleAdd(_)
-        | Call::RoleGet(_)
-        | Call::RoleList(_)
-        | Call::RoleDelete(_)
-        | Call::RoleGrantPermission(_)
-        | Call::RoleRevokePermission(_) => true,
-        _ => false,
-    }
-}
-
-fn read(key: &Bytes, end: &Bytes) -> Need {
-    Need::Read(Span::new(key, end))
-}
-
-fn put(request: &pb::PutRequest, needs: &mut Vec<Need>) {
-    needs.push(Need::Write(Span::one(&request.key)));
-    if request.lease != 0 {
-        needs.push(Need::WriteLeased(request.lease));
-    }
-    if request.prev_kv {
-        needs.push(Need::Read(Span::one(&request.key)));
-    }
-}
-
-fn delete(request: &pb::DeleteRangeRequest, needs: &mut Vec<Need>) {
-    needs.push(Need::Write(Span::new(&request.key, &request.range_end)));
-    if request.prev_kv {
-        needs.push(read(&request.key, &request.range_end));
-    }
-}
-
-/// Both branches count, whichever is taken.
-fn txn(request: &pb::TxnRequest, needs: &mut Vec<Need>) {
-    needs.extend(request.compare.iter().map(|compare| read(&compare.key, &compare.range_end)));
-    for op in request.success.iter().chain(&request.failure) {
-        match &op.request {
-            Some(Request::RequestRange(range)) => needs.push(read(&range.key, &range.range_end)),
-            Some(Request::RequestPut(request)) => put(request, needs),
-            Some(Request::RequestDeleteRange(request)) => delete(request, needs),
-            Some(Request::RequestTxn(nested)) => txn(nested, needs),
-            None => {}
-        }
-    }
-}
-
-/// What a call needs; none for calls that are not judged.
-fn needs_of(call: &Call) -> Option<Vec<Need>> {
-    let mut needs = Vec::new();
-    match call {
-        Call::Range(request) => needs.push(read(&request.key, &request.range_end)),
-        Call::Put(request) => put(request, &mut needs),
-        Call::DeleteRange(request) => delete(request, &mut needs),
-        Call::Txn(request) => txn(request, &mut needs),
-        Call::LeaseGrant(_) | Call::Status(_) | Call::MemberList(_) => needs.push(Need::User),
-        Call::LeaseLeases(_) => needs.extend([Need::User, Need::ReadAllLeased]),
-        Call::LeaseRevoke(request) => needs.extend([Need::User, Need::WriteLeased(request.id)]),
-        Call::LeaseKeepAlive(request) => needs.extend([Need::User, Need::WriteLeased(request.id)]),
-        Call::LeaseTimeToLive(request) => {
-            needs.push(Need::User);
-            if request.keys {
-                needs.push(Need::ReadLeased(request.id));
-            }
-        }
-        Call::UserGet(request) => needs.push(Need::SameUser(request.name.clone())),
-        Call::RoleGet(request) => needs.push(Need::OwnRole(request.role.clone())),
-        Call::Alarm(_) => needs.push(Need::User),
-        Call::Compact(_)
-        | Call::MemberAdd(_)
-        | Call::MemberRemove(_)
-        | Call::MemberUpdate(_)
-        | Call::MemberPromote(_)
-        | Call::Defragment(_)
-        | Call::Hash(_)
-        | Call::HashKv(_)
-        | Call::MoveLeader(_)
-        | Call::Downgrade(_)
-        | Call::AuthEnable(_)
-        | Call::AuthDisable(_)
-        | Call::AuthStatus(_)
-        | Call::UserAdd(_)
-        | Call::UserList(_)
-        | Call::UserDelete(_)
-        | Call::UserChangePassword(_)
-        | Call::UserGrantRole(_)
-        | Call::UserRevokeRole(_)
-        | Call::RoleAdd(_)
-        | Call::RoleList(_)
-        | Call::RoleDelete(_)
-        | Call::RoleGrantPermission(_)
-        | Call::RoleRevokePermission(_) => needs.push(Need::Root),
-        Call::Lock(_)
-        | Call::Unlock(_)
-        | Call::Campaign(_)
-        | Call::Proclaim(_)
-        | Call::Leader(_)
-        | Call::Resign(_)
-        | Call::Authenticate(_) => return None,
-    }
-    Some(needs)
 }
 
 /// A key on a lease: from one revision until another.
@@ -234,12 +114,8 @@ impl<'a> Judge<'a> {
                 tokens.entry((op.client, &request.name)).or_default().push(token);
             }
             if op.outcome.is_unknown() {
-                let mut needs = needs_of(&op.call).unwrap_or_default();
-                needs.retain(|need| matches!(need, Need::WriteLeased(_)));
-                open_leases.extend(needs.iter().map(|need| match need {
-                    Need::WriteLeased(lease) => *lease,
-                    _ => 0,
-                }));
+                let needs = judged_by(&op.call).map(|(_, needs)| needs).unwrap_or_default();
+                open_leases.extend(needs.iter().filter_map(Need::lease_to_write));
             }
         }
         tokens.values_mut().for_each(|tokens| tokens.sort_by_key(|token| token.op.end));
@@ -317,9 +193,9 @@ impl<'a> Judge<'a> {
     }
 
     /// The moments that a call is judged by.
-    fn moments(&self, op: &Op) -> (Micros, Micros) {
+    fn moments(&self, op: &Op, by: By) -> (Micros, Micros) {
         let end = op.end.unwrap_or(op.start);
-        if is_exact(&op.call) {
+        if by == By::Newest {
             return (op.start, end);
         }
         let mut from = self.oldest(self.token(op.client, op.user.as_deref(), op.start)).min(op.start);
@@ -359,10 +235,13 @@ impl<'a> Judge<'a> {
     }
 
     /// Why an answer should not have been given.
-    fn not_permitted(&self, op: &Op, needs: &[Need]) -> Option<String> {
-        let (from, to) = self.moments(op);
+    fn not_permitted(&self, op: &Op, by: By, needs: &[Need]) -> Option<String> {
+        let (from, to) = self.moments(op, by);
         let user = op.user.as_deref();
-        let off_from = if is_exact(&op.call) { from } else { self.known_from(op.member, op.start).min(from) };
+        let off_from = match by {
+            By::Newest => from,
+            By::Applied => self.known_from(op.member, op.start).min(from),
+        };
         if self.facts.may_be_off(off_from, to) {
             return None;
         }
@@ -387,8 +266,8 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether a denial may have been right.
-    fn may_be_denied(&self, op: &Op, needs: &[Need]) -> bool {
-        let (from, to) = self.moments(op);
+    fn may_be_denied(&self, op: &Op, by: By, needs: &[Need]) -> bool {
+        let (from, to) = self.moments(op, by);
         // Some ask before the log as well, as far as their member has come.
         let from = match &op.call {
             Call::UserAdd(_) | Call::UserChangePassword(_) => {
@@ -459,26 +338,26 @@ impl<'a> Judge<'a> {
     }
 
     fn call(&mut self, op: &'a Op) {
-        let Some(needs) = needs_of(&op.call) else { return };
+        let Some((by, needs)) = judged_by(&op.call) else { return };
         match &op.outcome {
             Outcome::Ok(_) => {
-                if let Some(need) = self.not_permitted(op, &needs) {
+                if let Some(need) = self.not_permitted(op, by, &needs) {
                     let who = op.user.as_deref().unwrap_or("nobody");
                     let text = format!("{} was answered, and {who} was not permitted {need}", describe(op));
                     self.tell("authz/permitted", text, op);
                 }
             }
-            Outcome::Refused { message, .. } => self.denial(op, &needs, message),
+            Outcome::Refused { message, .. } => self.denial(op, by, &needs, message),
             Outcome::Unknown(_) => {}
         }
     }
 
-    fn denial(&mut self, op: &'a Op, needs: &[Need], message: &str) {
+    fn denial(&mut self, op: &'a Op, by: By, needs: &[Need], message: &str) {
         let token = self.token(op.client, op.user.as_deref(), op.start);
         let who = op.user.as_deref().unwrap_or("nobody");
         let is = |refusal: Refusal| *message == refusal.to_string();
         let end = op.end.unwrap_or(op.start);
-        if is(Refusal::PermissionDenied) && !self.may_be_denied(op, needs) {
+        if is(Refusal::PermissionDenied) && !self.may_be_denied(op, by, needs) {
             let text = format!("{} was denied, and {who} was permitted all of it all the time", describe(op));
             self.tell("authz/denied", text, op);
         }

@@ -33,6 +33,7 @@ pub mod liveness;
 pub mod locks;
 pub mod members;
 pub mod model;
+mod needed;
 pub mod order;
 pub mod raft;
 mod raft_leader;

@@ -45,6 +45,23 @@ pub(super) enum Need {
     WriteLeased(i64),
 }
 
+impl Need {
+    /// The lease whose keys are written.
+    pub(super) fn lease_to_write(&self) -> Option<i64> {
+        match self {
+            Self::WriteLeased(lease) => Some(*lease),
+            Self::User
+            | Self::Root
+            | Self::SameUser(_)
+            | Self::OwnRole(_)
+            | Self::Read(_)
+            | Self::Write(_)
+            | Self::ReadLeased(_)
+            | Self::ReadAllLeased => None,
+        }
+    }
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let range = |span: &Span| match span.end.as_ref() {
