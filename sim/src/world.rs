@@ -5,6 +5,7 @@
 //! incarnation of the shipped server, started by `server::start` on the seams of [`crate::runtime`].
 
 mod notes;
+mod secrets;
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +19,14 @@ use kontiki::{
     raft::Message,
     runtime::Question,
     server::{
-        self, Exit, Handle, Options, TokenSigner,
+        self, Exit, Handle, Options,
         api::{Api, Limits, Member as _},
     },
     storage::{Disk, MemBackend, MemDisk},
     types::{ClusterId, NodeId},
 };
+
+use secrets::{PlainSigner, Remembering};
 
 use crate::{
     backend::SimBackend,
@@ -61,6 +64,7 @@ pub struct World<H: Host> {
     /// The cluster's knobs.
     pub knobs: Arc<Knobs>,
     seed: u64,
+    hasher: Arc<Remembering>,
     state: Arc<Mutex<State<H>>>,
 }
 
@@ -109,21 +113,6 @@ pub fn name(address: Address) -> String {
     format!("m{address}")
 }
 
-/// Tokens that say whose they are and of which authorization revision. Nobody forges them here.
-#[derive(Debug)]
-struct PlainSigner;
-
-impl TokenSigner for PlainSigner {
-    fn sign(&self, user: &str, revision: u64, _unix_seconds: u64) -> Option<String> {
-        Some(format!("{user} {revision}"))
-    }
-
-    fn verify(&self, token: &str, _unix_seconds: u64) -> Option<(String, u64)> {
-        let (user, revision) = token.rsplit_once(' ')?;
-        Some((user.to_owned(), revision.parse().ok()?))
-    }
-}
-
 struct Peer<H: Host>(SimHandle<H>);
 
 impl<H: Host> Served for Peer<H> {
@@ -165,7 +154,17 @@ impl<H: Host> World<H> {
         let moments = Moments::default();
         let net =
             Net::new(host.clone(), draws, probe.clone(), knobs.link, Arc::new(on_message), moments.clone());
-        let world = Self { host, net, moments, probe, rng, knobs: Arc::new(knobs), seed, state };
+        let world = Self {
+            host,
+            net,
+            moments,
+            probe,
+            rng,
+            knobs: Arc::new(knobs),
+            seed,
+            hasher: Arc::default(),
+            state,
+        };
         let cluster: BTreeMap<_, _> =
             (1..=world.knobs.members).map(|n| (name(n), vec![peer_url(n)])).collect();
         for address in 1..=world.knobs.members {
@@ -396,8 +395,7 @@ impl<H: Host> World<H> {
             watch_progress: Duration::from_millis(knobs.watch_progress_ms),
             lease_checkpoint: Duration::from_millis(knobs.lease_checkpoint_ms),
             watch_queue_max: knobs.watch_queue_max,
-            // The least that bcrypt has: it is not what is tried here.
-            bcrypt_cost: 4,
+            password_hasher: self.hasher.clone(),
             token_signer: if knobs.signed_tokens { Some(Arc::new(PlainSigner)) } else { None },
             limits: Limits {
                 request_bytes_max: knobs.request_bytes_max,

@@ -47,7 +47,7 @@ pub use member::Handle;
 pub use options::Options;
 pub use paths::Paths;
 pub use run::{Running, start};
-pub use sessions::TokenSigner;
+pub use sessions::{Bcrypt, PasswordHasher, TokenSigner};
 
 #[cfg(not(madsim))]
 mod authority;

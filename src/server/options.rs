@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{api::Limits, sessions::TokenSigner};
-use crate::{node::Retention, storage::wal, watch};
+use super::{
+    api::Limits,
+    sessions::{Bcrypt, PasswordHasher, TokenSigner},
+};
+use crate::{auth::password::COST_DEFAULT, node::Retention, storage::wal, watch};
 
 /// How a member starts and behaves.
 #[derive(Clone, Debug)]
@@ -64,8 +67,8 @@ pub struct Options {
     pub token_ttl: Duration,
     /// Who signs tokens (`--auth-token jwt`); None for simple ones.
     pub token_signer: Option<Arc<dyn TokenSigner>>,
-    /// The cost of a password's hash (`--bcrypt-cost`).
-    pub bcrypt_cost: u32,
+    /// How passwords are hashed (`--bcrypt-cost`).
+    pub password_hasher: Arc<dyn PasswordHasher>,
 }
 
 impl Options {
@@ -101,7 +104,7 @@ impl Options {
             snapshots_max: 5,
             token_ttl: Duration::from_secs(300),
             token_signer: None,
-            bcrypt_cost: crate::auth::password::COST_DEFAULT,
+            password_hasher: Arc::new(Bcrypt(COST_DEFAULT)),
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
     paths::Paths,
     peer,
     run::{self, Running},
+    sessions::Bcrypt,
 };
 use crate::{
     error::Fault,
@@ -276,7 +277,7 @@ fn options(config: &Config) -> Result<Options, Fault> {
         snapshots_max: config.snapshots_max as usize,
         token_signer: jwt::of_flag(&config.auth_token)?,
         token_ttl: config.auth_token_ttl,
-        bcrypt_cost: u32::try_from(config.bcrypt_cost).unwrap_or(u32::MAX),
+        password_hasher: Arc::new(Bcrypt(u32::try_from(config.bcrypt_cost).unwrap_or(u32::MAX))),
         ..defaults
     })
 }

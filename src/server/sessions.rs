@@ -41,6 +41,29 @@ pub trait TokenSigner: std::fmt::Debug + Send + Sync {
     fn verify(&self, token: &str, unix_seconds: u64) -> Option<(String, u64)>;
 }
 
+/// How passwords are hashed and compared.
+pub trait PasswordHasher: std::fmt::Debug + Send + Sync {
+    /// The hash of a password, as users are stored with it.
+    fn hash(&self, password: &str, salt: [u8; 16]) -> String;
+
+    /// Whether a password is the one that was hashed.
+    fn matches(&self, password: &str, hash: &[u8]) -> bool;
+}
+
+/// As etcd does it, at a cost (`--bcrypt-cost`).
+#[derive(Clone, Copy, Debug)]
+pub struct Bcrypt(pub u32);
+
+impl PasswordHasher for Bcrypt {
+    fn hash(&self, password: &str, salt: [u8; 16]) -> String {
+        password::hash(password, self.0, salt)
+    }
+
+    fn matches(&self, password: &str, hash: &[u8]) -> bool {
+        password::matches(password, hash)
+    }
+}
+
 /// See the module's page.
 pub(super) struct Sessions {
     /// [`OFF`], [`MOVING`], or the authorization revision: what each request looks at, and most only that.
@@ -56,7 +79,7 @@ impl Sessions {
     pub fn new<R: Runtime>(runtime: &R, config: Config, store: Arc<Store>) -> Self {
         let revision = AtomicU64::new(shown(&store));
         let tokens = Mutex::new(Tokens::new(config.token_ttl_ms));
-        let passwords = Passwords::start(runtime, config.bcrypt_cost);
+        let passwords = Passwords::start(runtime, &config.hasher);
         Self { revision, store: watch::Sender::new(store), tokens, passwords, signer: config.signer }
     }
 
@@ -142,8 +165,8 @@ fn shown(store: &Store) -> u64 {
 pub(super) struct Config {
     /// How long an idle token lives; 0 for the default.
     pub token_ttl_ms: u64,
-    /// The cost of a password's hash.
-    pub bcrypt_cost: u32,
+    /// Who hashes passwords.
+    pub hasher: Arc<dyn PasswordHasher>,
     /// Who signs tokens, if they are not simple.
     pub signer: Option<Arc<dyn TokenSigner>>,
 }
@@ -152,7 +175,7 @@ impl From<&Options> for Config {
     fn from(options: &Options) -> Self {
         Self {
             token_ttl_ms: options.token_ttl.as_millis() as u64,
-            bcrypt_cost: options.bcrypt_cost,
+            hasher: options.password_hasher.clone(),
             signer: options.token_signer.clone(),
         }
     }
@@ -171,10 +194,11 @@ struct Passwords {
 }
 
 impl Passwords {
-    fn start<R: Runtime>(runtime: &R, cost: u32) -> Self {
+    fn start<R: Runtime>(runtime: &R, hasher: &Arc<dyn PasswordHasher>) -> Self {
         let start = |_| {
             let (sender, inbox) = mpsc::unbounded_channel();
-            let work = move |jobs: Vec<PasswordJob>| jobs.into_iter().for_each(|job| job.work(cost));
+            let hasher = hasher.clone();
+            let work = move |jobs: Vec<PasswordJob>| jobs.into_iter().for_each(|job| job.work(&*hasher));
             runtime.spawn_worker("password", inbox, 1, work);
             sender
         };
@@ -192,16 +216,16 @@ impl Passwords {
 }
 
 impl PasswordJob {
-    fn work(self, cost: u32) {
+    fn work(self, hasher: &dyn PasswordHasher) {
         match self {
             // Who has gone needs no answer, nor the work.
             Self::Hash { reply, .. } if reply.is_closed() => {}
             Self::Compare { reply, .. } if reply.is_closed() => {}
             Self::Hash { password, salt, reply } => {
-                let _ = reply.send(password::hash(&password, cost, salt));
+                let _ = reply.send(hasher.hash(&password, salt));
             }
             Self::Compare { password, hash, reply } => {
-                let _ = reply.send(password::matches(&password, &hash));
+                let _ = reply.send(hasher.matches(&password, &hash));
             }
         }
     }
