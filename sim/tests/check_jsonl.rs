@@ -81,6 +81,7 @@ fn history() -> History {
         voters: vec![1],
         outgoing: vec![],
         learners: vec![],
+        committed: None,
     });
     history
 }

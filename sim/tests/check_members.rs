@@ -29,6 +29,20 @@ fn applied(tale: &mut Tale, at: u64, node: u64, index: u64, term: u64) -> &mut A
     tale.history.applied.last_mut().expect("it was just pushed")
 }
 
+/// A member takes to a configuration.
+fn config(
+    tale: &mut Tale,
+    at: u64,
+    node: u64,
+    index: u64,
+    voters: Vec<u64>,
+    learners: Vec<u64>,
+) -> &mut Config {
+    let (at, outgoing, committed) = (Micros(at), vec![], None);
+    tale.history.configs.push(Config { at, node, index, voters, outgoing, learners, committed });
+    tale.history.configs.last_mut().expect("it was just pushed")
+}
+
 fn boot(at: u64, node: u64, term: u64, vote: u64, last: LogFact) -> Boot {
     let log = vec![TermRun { first: 1, term: last.term }];
     Boot { term, vote, last, log, ..Boot::new(Micros(at), node, 1) }
@@ -38,8 +52,7 @@ fn boot(at: u64, node: u64, term: u64, vote: u64, last: LogFact) -> Boot {
 fn elected() -> Tale {
     let mut tale = Tale::new();
     let voters = vec![1, 2, 3];
-    let (outgoing, learners) = (vec![], vec![]);
-    tale.history.configs.push(Config { at: Micros(0), node: 1, index: 0, voters, outgoing, learners });
+    config(&mut tale, 0, 1, 0, voters, vec![]);
     said(
         &mut tale,
         vec![
@@ -131,9 +144,7 @@ fn a_quorum_holds_what_is_applied() {
     // The configuration that it was counted by is looked for behind those that came later to some.
     let mut late = elected();
     for index in 1..5 {
-        let (outgoing, learners) = (vec![], vec![]);
-        let voters = vec![1, 2, 3, 4];
-        late.history.configs.push(Config { at: Micros(40), node: 1, index, voters, outgoing, learners });
+        config(&mut late, 40, 1, index, vec![1, 2, 3, 4], vec![]);
     }
     said(
         &mut late,
@@ -337,6 +348,82 @@ fn an_acknowledgement_of_an_older_term_is_not_one_of_a_newer_entry() {
     wrong(&tale, "raft/quorum", "2 applied index 2");
 }
 
+/// One voter and two learners, of which one is promoted at index 2: the leader applies that when it has committed up to
+/// `committed`, and index 3 without anybody else's word.
+fn promoted(committed: Option<u64>) -> Tale {
+    let mut tale = Tale::new();
+    config(&mut tale, 0, 1, 0, vec![1], vec![2, 3]);
+    said(
+        &mut tale,
+        vec![
+            (10, 1, 2, 2, append(log(0, 0), &[(2, 7)])),
+            (11, 1, 2, 2, change(log(2, 1), 2, 1)),
+            (12, 1, 2, 2, append(log(2, 2), &[(2, 8)])),
+        ],
+    );
+    applied(&mut tale, 13, 1, 1, 2);
+    applied(&mut tale, 14, 1, 2, 2);
+    config(&mut tale, 14, 1, 2, vec![1, 2], vec![3]).committed = committed;
+    applied(&mut tale, 15, 1, 3, 2);
+    tale
+}
+
+#[test]
+fn a_change_counts_when_its_leader_has_applied_it() {
+    right(&promoted(Some(3)));
+    right(&promoted(None));
+    let mut late = promoted(Some(2));
+    wrong(&late, "raft/quorum", "1 applied index 3");
+    // A follower that has not applied it commits nothing.
+    config(&mut late, 16, 2, 2, vec![1, 2], vec![3]).committed = Some(9);
+    wrong(&late, "raft/quorum", "1 applied index 3");
+    // But whoever leads later may not have, and come from before it.
+    said(&mut late, vec![(14, 2, 1, 3, append(log(2, 2), &[]))]);
+    late.history.configs.last_mut().expect("it was just pushed").committed = Some(3);
+    let found = sim::check::raft::check(&late.history);
+    assert!(found.iter().all(|violation| violation.rule != "raft/quorum"), "{found:?}");
+}
+
+#[test]
+fn a_restart_may_count_again_by_what_its_tables_have() {
+    // It comes back with tables from before the change, leads again, and commits an entry with the change at once.
+    let mut tale = promoted(Some(2));
+    tale.history.applied.pop();
+    tale.history.boots.push(boot(20, 1, 2, 1, log(2, 3)));
+    tale.history.boots[0].applied = 1;
+    said(&mut tale, vec![(21, 1, 2, 3, append(log(2, 3), &[(3, 0)]))]);
+    config(&mut tale, 22, 1, 4, vec![1, 2], vec![3]).committed = Some(4);
+    applied(&mut tale, 22, 1, 4, 3).incarnation = 1;
+    right(&tale);
+    // Whoever notes the same change as of another index tells nothing new.
+    config(&mut tale, 22, 3, 3, vec![1, 2], vec![3]).committed = Some(3);
+    right(&tale);
+    // With tables that have it, it could not.
+    tale.history.boots[0].applied = 2;
+    wrong(&tale, "raft/quorum", "1 applied index 4");
+}
+
+#[test]
+fn what_came_before_the_last_but_one_counts_no_more() {
+    let mut tale = promoted(Some(3));
+    said(
+        &mut tale,
+        vec![
+            (20, 2, 1, 2, Fact::AppendAccepted { matched: 4 }),
+            (21, 1, 2, 2, change(log(2, 3), 2, 2)),
+            (22, 1, 2, 2, append(log(2, 4), &[(2, 9)])),
+        ],
+    );
+    applied(&mut tale, 23, 1, 4, 2);
+    config(&mut tale, 23, 1, 4, vec![1, 2, 3], vec![]).committed = Some(5);
+    let mut alone = tale.clone();
+    said(&mut tale, vec![(24, 2, 1, 2, Fact::AppendAccepted { matched: 5 })]);
+    applied(&mut tale, 25, 1, 5, 2);
+    right(&tale);
+    applied(&mut alone, 25, 1, 5, 2);
+    wrong(&alone, "raft/quorum", "1 applied index 5");
+}
+
 #[test]
 fn one_change_after_the_other() {
     let mut tale = elected();
@@ -365,8 +452,7 @@ fn a_snapshot_names_the_configuration_that_is_due() {
 #[test]
 fn members_at_one_index_have_one_configuration() {
     let mut tale = elected();
-    let (voters, outgoing, learners) = (vec![1, 2], vec![], vec![3]);
-    tale.history.configs.push(Config { at: Micros(20), node: 3, index: 0, voters, outgoing, learners });
+    config(&mut tale, 20, 3, 0, vec![1, 2], vec![3]);
     wrong(&tale, "raft/config", "[1, 2]");
 }
 

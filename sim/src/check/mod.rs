@@ -37,6 +37,7 @@ mod needed;
 pub mod order;
 pub mod raft;
 mod raft_leader;
+mod raft_quorum;
 mod replay;
 pub mod request;
 pub mod revision;

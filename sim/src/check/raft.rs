@@ -5,7 +5,8 @@
 //! - `log-matching`: entries of one index and term are the same entry behind the same entry (section 5.3).
 //! - `committed`: what is applied at an index is the same entry everywhere and for ever (section 5.4.3).
 //! - `leader-completeness`: a leader of a later term sends no other entry for an index that was applied before.
-//! - `quorum`: an entry is applied only after voters enough had said that they hold it, under a configuration known.
+//! - `quorum`: an entry is applied only after voters enough had said that they hold it, under a configuration known
+//!   (`raft_quorum` says which may count).
 //! - `monotonic`: a member's term and applied index never go back, but for what a restart replays.
 //! - `durable`: what a member acknowledged or voted before its process ended, it finds when it comes back, unless a later
 //!   leader may have cut it off.
@@ -19,8 +20,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Violation, linear::LISTED_MAX, raft_leader};
-use crate::history::{Applied, Boot, Config, EntryFact, Fact, History, LogFact, MessageFact, Micros};
+use super::{Violation, linear::LISTED_MAX, raft_leader, raft_quorum};
+use crate::history::{Applied, Boot, EntryFact, Fact, History, LogFact, MessageFact, Micros};
 
 /// What was found, some of each rule.
 #[derive(Default)]
@@ -151,97 +152,6 @@ fn leader_completeness(history: &History, applied: &BTreeMap<u64, &Applied>, fou
                 );
                 found.tell("raft/leader-completeness", message.at, text);
             }
-        }
-    }
-}
-
-/// The configurations that a leader may have counted by when it committed `index`: at most one change is under way, and
-/// leaving a joint configuration may follow it.
-fn in_force(configs: &BTreeMap<u64, &Config>, index: u64) -> Vec<Config> {
-    const NEWEST: usize = 3;
-    let mut newest: Vec<Config> = Vec::new();
-    for (_, config) in configs.range(..index).rev() {
-        // One is noted at the end of each batch that brought it to somebody.
-        let parts = |config: &Config| (config.voters.clone(), config.outgoing.clone());
-        if newest.last().is_none_or(|last| parts(last) != parts(config)) {
-            newest.push((*config).clone());
-        }
-        if newest.len() == NEWEST {
-            break;
-        }
-    }
-    newest
-}
-
-/// How far each member's log is known to reach, by what it said and what it found at its starts. What a leader has
-/// sent counts as its own.
-///
-/// By member and the term in which it was: what a member held in an older term than an entry's is not that entry.
-#[derive(Default)]
-struct Reach(BTreeMap<u64, BTreeMap<u64, u64>>);
-
-impl Reach {
-    fn raise(&mut self, node: u64, term: u64, index: u64) {
-        let newest = self.0.entry(node).or_default().entry(term).or_default();
-        *newest = (*newest).max(index);
-    }
-
-    fn holds(&self, node: u64, applied: &Applied) -> bool {
-        let reached = self.0.get(&node).into_iter().flat_map(|terms| terms.range(applied.term..));
-        reached.max_by_key(|(_, index)| **index).is_some_and(|(_, index)| *index >= applied.index)
-    }
-
-    fn message(&mut self, message: &MessageFact) {
-        match &message.fact {
-            Fact::AppendAccepted { matched } => self.raise(message.from, message.term, *matched),
-            Fact::Append { prev, entries, .. } => {
-                self.raise(message.from, message.term, prev.index + entries.len() as u64);
-            }
-            Fact::AppendRejected { .. }
-            | Fact::Vote { .. }
-            | Fact::VoteReply { .. }
-            | Fact::Snapshot { .. }
-            | Fact::Heartbeat { .. }
-            | Fact::HeartbeatReply { .. }
-            | Fact::ReadIndexReply { .. } => {}
-        }
-    }
-
-    fn majority(&self, voters: &[u64], applied: &Applied) -> bool {
-        let holds = |node: &&u64| **node == applied.node || self.holds(**node, applied);
-        voters.iter().filter(holds).count() > voters.len() / 2
-    }
-}
-
-fn quorum(history: &History, applied: &BTreeMap<u64, &Applied>, found: &mut Found) {
-    let configs: BTreeMap<u64, &Config> =
-        history.configs.iter().map(|config| (config.index, config)).collect();
-    // Before the first election, the entries that found a cluster are there without one.
-    let led: BTreeSet<u64> = history.messages.iter().filter(|m| leads(&m.fact)).map(|m| m.term).collect();
-    let mut reach = Reach::default();
-    let mut messages = history.messages.iter().peekable();
-    let mut boots = history.boots.iter().peekable();
-    let judged = |applied: &&Applied| !applied.snapshot && led.contains(&applied.term);
-    let mut by_time: Vec<&Applied> = applied.values().copied().filter(judged).collect();
-    by_time.sort_by_key(|applied| applied.at);
-    for applied in by_time {
-        while let Some(message) = messages.next_if(|message| message.at <= applied.at) {
-            reach.message(message);
-        }
-        while let Some(boot) = boots.next_if(|boot| boot.at <= applied.at) {
-            reach.raise(boot.node, boot.last.term, boot.last.index);
-        }
-        let counted = in_force(&configs, applied.index);
-        let enough = |config: &Config| {
-            reach.majority(&config.voters, applied)
-                && (config.outgoing.is_empty() || reach.majority(&config.outgoing, applied))
-        };
-        if !counted.is_empty() && !counted.iter().any(enough) {
-            let text = format!(
-                "{:x} applied index {} before a quorum had said that it holds it",
-                applied.node, applied.index
-            );
-            found.tell("raft/quorum", applied.at, text);
         }
     }
 }
@@ -400,7 +310,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     log_matching(history, &mut found);
     let applied = applied_entries(history, &mut found);
     leader_completeness(history, &applied, &mut found);
-    quorum(history, &applied, &mut found);
+    raft_quorum::check(history, &applied, &mut found);
     monotonic(history, &mut found);
     durable(history, &mut found);
     raft_leader::own_term(history, &mut found);

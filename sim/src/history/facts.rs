@@ -218,6 +218,9 @@ pub struct Config {
     pub outgoing: Vec<u64>,
     /// Learners.
     pub learners: Vec<u64>,
+    /// How far it had committed when it took to it; none if that was not recorded.
+    #[serde(default)]
+    pub committed: Option<u64>,
 }
 
 /// Log entries of one term, from `first` to the next run's.

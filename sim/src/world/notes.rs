@@ -6,11 +6,11 @@ use kontiki::{
     server::api::Member as _,
     storage::wal::{self, Wal},
     table::{Table, Tables as _},
-    types::NodeId,
+    types::{Index, NodeId},
 };
 use serde::Deserialize;
 
-use super::{DATA, SimHandle, World};
+use super::{DATA, SimHandle, Slot, World};
 use crate::{
     backend::{Brought, Change, OnBatch},
     history::{Applied, Boot, Config},
@@ -36,7 +36,8 @@ impl<H: Host> World<H> {
             let mut voters: Vec<u64> = handle.members().iter().map(|member| member.id.0).collect();
             voters.sort_unstable();
             let (at, node) = (self.time(), handle.header().member.0);
-            let config = Config { at, node, index: 0, voters, outgoing: vec![], learners: vec![] };
+            let (outgoing, learners, committed) = (vec![], vec![], Some(0));
+            let config = Config { at, node, index: 0, voters, outgoing, learners, committed };
             self.record(|history| history.configs.push(config));
         }
     }
@@ -59,7 +60,7 @@ impl<H: Host> World<H> {
             let Some(NodeId(node)) = world.id(address) else { return };
             let at = world.time();
             let config = config.and_then(|row| serde_json::from_slice::<ConfigRow>(&row).ok());
-            world.record(|history| {
+            let place = world.record(|history| {
                 let (revision, snapshot) = (None, false);
                 history.applied.push(Applied {
                     at,
@@ -71,11 +72,31 @@ impl<H: Host> World<H> {
                     revision,
                     snapshot,
                 });
-                if let Some(ConfigRow { voters, voters_outgoing: outgoing, learners }) = config {
-                    history.configs.push(Config { at, node, index, voters, outgoing, learners });
+                let ConfigRow { voters, voters_outgoing: outgoing, learners } = config?;
+                let committed = None;
+                history.configs.push(Config { at, node, index, voters, outgoing, learners, committed });
+                Some(history.configs.len() - 1)
+            });
+            if let Some(place) = place {
+                world.note_committed(address, incarnation, place);
+            }
+        })
+    }
+
+    /// Notes how far a member has committed as soon as its raft counts by the configuration that its tables took now.
+    fn note_committed(&self, address: Address, incarnation: u32, place: usize) {
+        let world = self.clone();
+        let note = move || {
+            let same = |slot: &mut Slot<H>| slot.up.clone().filter(|_| slot.incarnation == incarnation);
+            let Some(handle) = world.slot(address, same).flatten() else { return };
+            let Index(committed) = handle.status().committed;
+            world.record(|history| {
+                if let Some(config) = history.configs.get_mut(place) {
+                    config.committed = Some(committed);
                 }
             });
-        })
+        };
+        self.host.at(self.host.now() + 1, Box::new(note));
     }
 
     /// Notes what the log of a member that starts now recovers, read from a copy of its disk.
