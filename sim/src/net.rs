@@ -10,9 +10,10 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    ops::Deref,
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use kontiki::{
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock::SimClock,
     host::{Host, Micros, Process},
+    lock::lock,
     moments::Moments,
     plan::Moment,
     probe::Probe,
@@ -103,13 +105,25 @@ type Peers = Arc<Mutex<BTreeMap<NodeId, Address>>>;
 
 /// The network. Clones are the same one.
 #[derive(Clone)]
-pub struct Net<H: Host> {
+pub struct Net<H: Host>(Arc<Shared<H>>);
+
+/// Each message on its way holds it.
+#[doc(hidden)]
+pub struct Shared<H> {
     host: H,
     rng: Rng,
     probe: Probe,
     on_message: OnMessage,
     moments: Moments,
-    inner: Arc<Mutex<Inner>>,
+    inner: Mutex<Inner>,
+}
+
+impl<H: Host> Deref for Net<H> {
+    type Target = Shared<H>;
+
+    fn deref(&self) -> &Shared<H> {
+        &self.0
+    }
 }
 
 /// Hears of each message that a member sends.
@@ -165,11 +179,11 @@ impl<H: Host> Net<H> {
         moments: Moments,
     ) -> Self {
         let inner = Inner { usual, ..Inner::default() };
-        Self { host, rng, probe, on_message, moments, inner: Arc::new(Mutex::new(inner)) }
+        Self(Arc::new(Shared { host, rng, probe, on_message, moments, inner: Mutex::new(inner) }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// How the link from one address to another behaves now.
@@ -279,8 +293,7 @@ impl<H: Host> Net<H> {
     async fn dial(self, address: Address, id: NodeId, peers: Peers) {
         loop {
             self.host.sleep(DIAL_EVERY).await;
-            let known: Vec<Address> =
-                peers.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
+            let known: Vec<Address> = lock(&peers).values().copied().collect();
             let reached = |peer: &Address| !self.link(address, *peer).cut && !self.link(*peer, address).cut;
             for peer in known.into_iter().filter(reached) {
                 let served = self.lock().endpoints.get(&peer).and_then(|e| e.served.clone());
@@ -375,15 +388,17 @@ impl<H: Host> Net<H> {
         // A connection never delivers twice. What raft promises to bear comes twice all the same; a proposal that did
         // would be two.
         let once = matches!(message.body, Body::Propose { .. });
-        let copies = if !once && self.rng.chance(link.twice) { 2 } else { 1 };
-        for _ in 0..copies {
-            let bytes = bytes.clone();
+        let put = |bytes| {
             if link.held {
                 self.lock().held.entry((from, to)).or_default().push((number, bytes));
             } else {
                 self.carry(from, to, number, bytes, self.delay(link));
             }
+        };
+        if !once && self.rng.chance(link.twice) {
+            put(bytes.clone());
         }
+        put(bytes);
     }
 
     fn deliver(&self, from: Address, to: Address, number: u64, bytes: &[u8]) {
@@ -406,7 +421,7 @@ impl<H: Host> Net<H> {
             return self.probe.lost(number);
         }
         // As the peer port does by the sender's `X-PeerURLs`: one that is not known yet can be answered.
-        peers.lock().unwrap_or_else(PoisonError::into_inner).entry(message.from).or_insert(from);
+        lock(&peers).entry(message.from).or_insert(from);
         self.probe.delivered(number, to, bytes);
         self.tell(to, PeerEvent::Message(self.as_told(from, to, message)));
     }
@@ -527,7 +542,7 @@ pub struct SimPeers<H: Host> {
 
 impl<H: Host> SimPeers<H> {
     fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Address>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.peers)
     }
 
     fn address(&self, id: NodeId) -> Option<Address> {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::Hasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use kontiki::{
@@ -13,7 +13,7 @@ use kontiki::{
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{history::Outcome, host::Micros, net::Address};
+use crate::{history::Outcome, host::Micros, lock::lock, net::Address};
 
 /// What happened, for a reader: the report draws it, `replay` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +153,17 @@ struct Seen {
     cells: BTreeMap<(&'static str, &'static str), u64>,
 }
 
+impl Seen {
+    fn fold_numbers(&mut self, kind: u8, numbers: &[u64]) {
+        let now = (self.now)();
+        self.hash.write_u8(kind);
+        self.hash.write_u64(now);
+        for &number in numbers {
+            self.hash.write_u64(number);
+        }
+    }
+}
+
 impl Probe {
     /// A probe that takes the time from `now`, and keeps the trace if `keep`.
     pub fn new(now: impl Fn() -> Micros + Send + 'static, keep: bool) -> Self {
@@ -169,7 +180,7 @@ impl Probe {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// The hash of all that has happened.
@@ -228,13 +239,7 @@ impl Probe {
     }
 
     fn fold_numbers(&self, kind: u8, numbers: &[u64]) {
-        let mut seen = self.lock();
-        let now = (seen.now)();
-        seen.hash.write_u8(kind);
-        seen.hash.write_u64(now);
-        for &number in numbers {
-            seen.hash.write_u64(number);
-        }
+        self.lock().fold_numbers(kind, numbers);
     }
 
     /// A message goes out; gives its number.
@@ -253,8 +258,11 @@ impl Probe {
 
     /// It comes in.
     pub fn delivered(&self, number: u64, to: Address, bytes: &[u8]) {
-        self.fold_numbers(1, &[number, u64::from(to)]);
-        self.lock().hash.update(bytes);
+        {
+            let mut seen = self.lock();
+            seen.fold_numbers(1, &[number, u64::from(to)]);
+            seen.hash.update(bytes);
+        }
         self.event(|| Event::Deliver { number });
     }
 

@@ -12,12 +12,13 @@
 //! - a task of a process that was killed is never polled again, one of a paused process not before it goes on.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -33,6 +34,7 @@ use super::handlers;
 use crate::{
     history::{Call, Reply},
     host::{Host, Micros, Process, Work},
+    lock::lock,
     net::Address,
     rng::Rng,
 };
@@ -50,28 +52,39 @@ pub enum Order {
 
 /// The executor. Clones are the same one.
 #[derive(Clone)]
-pub struct Executor {
-    core: Arc<Mutex<Core>>,
-    ready: Arc<Mutex<Vec<TaskNumber>>>,
+pub struct Executor(Arc<Shared>);
+
+struct Shared {
+    /// Beside the core: it is asked for more often than anything else.
+    now: AtomicU64,
+    core: Mutex<Core>,
+    ready: Ready,
 }
 
+/// Tasks that somebody woke, in order.
+type Ready = Arc<Mutex<Vec<Arc<Task>>>>;
+
 struct Core {
-    now: Micros,
-    tasks: BTreeMap<TaskNumber, Task>,
+    /// Those that are not done, to end them by.
+    tasks: BTreeMap<TaskNumber, Arc<Task>>,
     next_task: TaskNumber,
     timers: BTreeMap<(Micros, u64), Timer>,
     next_timer: u64,
     next_process: u32,
     ended: BTreeSet<Process>,
-    paused: BTreeMap<Process, Vec<TaskNumber>>,
+    paused: BTreeMap<Process, Vec<Arc<Task>>>,
     polls: u64,
 }
 
+/// A task, and what wakes it.
 struct Task {
+    number: TaskNumber,
     process: Process,
-    /// None while it is polled.
-    work: Option<Work>,
-    waker: Arc<TaskWaker>,
+    /// None while it is polled, and when it is over.
+    work: Mutex<Option<Work>>,
+    queued: AtomicBool,
+    killed: AtomicBool,
+    ready: Ready,
 }
 
 enum Timer {
@@ -79,27 +92,19 @@ enum Timer {
     Act(Box<dyn FnOnce() + Send>),
 }
 
-struct TaskWaker {
-    task: TaskNumber,
-    queued: AtomicBool,
-    ready: Arc<Mutex<Vec<TaskNumber>>>,
-}
-
-impl Wake for TaskWaker {
+impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        if !self.queued.swap(true, Relaxed) {
+            let ready = self.ready.clone();
+            lock(&ready).push(self);
+        }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, Relaxed) {
-            lock(&self.ready).push(self.task);
+            lock(&self.ready).push(self.clone());
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends the run; what is left is dropped as it is.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Executor {
@@ -112,7 +117,6 @@ impl Executor {
     /// An executor at time 0.
     pub fn new() -> Self {
         let core = Core {
-            now: 0,
             tasks: BTreeMap::new(),
             next_task: 0,
             timers: BTreeMap::new(),
@@ -122,12 +126,16 @@ impl Executor {
             paused: BTreeMap::new(),
             polls: 0,
         };
-        Self { core: Arc::new(Mutex::new(core)), ready: Arc::default() }
+        Self(Arc::new(Shared { now: AtomicU64::new(0), core: Mutex::new(core), ready: Ready::default() }))
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        lock(&self.0.core)
     }
 
     /// How many times a task has been polled.
     pub fn polls(&self) -> u64 {
-        lock(&self.core).polls
+        self.core().polls
     }
 
     /// Runs until `main` is done, and gives what it gave. None if nothing is left that could wake it.
@@ -140,15 +148,15 @@ impl Executor {
         let done = Arc::new(Mutex::new(None));
         let result = done.clone();
         self.spawn(Process::WORLD, Box::pin(async move { *lock(&result) = Some(main.await) }));
-        let mut turn = Vec::new();
+        let mut turn: Vec<Arc<Task>> = Vec::new();
         loop {
             if let Some(result) = lock(&done).take() {
                 return Some(result);
             }
             if turn.is_empty() {
-                std::mem::swap(&mut turn, &mut *lock(&self.ready));
+                std::mem::swap(&mut turn, &mut *lock(&self.0.ready));
                 // In which order tokio's watch channels wake depends on randomness of their own. Taken from the end.
-                turn.sort_unstable_by(|a, b| b.cmp(a));
+                turn.sort_unstable_by_key(|task| Reverse(task.number));
             }
             match (turn.is_empty(), order) {
                 (true, _) => {
@@ -172,19 +180,23 @@ impl Executor {
     /// Ends everything: tasks may hold each other, and the executor.
     pub fn clear(&self) {
         let (tasks, timers) = {
-            let mut core = lock(&self.core);
+            let mut core = self.core();
+            core.paused.clear();
             (std::mem::take(&mut core.tasks), std::mem::take(&mut core.timers))
         };
-        drop((tasks, timers));
+        drop(tasks.into_values().map(|task| task.end()).collect::<Vec<_>>());
+        drop(timers);
+        // What ended has woken others.
+        drop(std::mem::take(&mut *lock(&self.0.ready)));
     }
 
     /// Goes to the next moment at which something happens; false if there is none.
     fn advance(&self) -> bool {
         let mut due = Vec::new();
         {
-            let mut core = lock(&self.core);
+            let mut core = self.core();
             let Some((&(at, _), _)) = core.timers.first_key_value() else { return false };
-            core.now = core.now.max(at);
+            self.0.now.fetch_max(at, Relaxed);
             while let Some(entry) = core.timers.first_entry()
                 && entry.key().0 <= at
             {
@@ -200,39 +212,29 @@ impl Executor {
         true
     }
 
-    fn poll(&self, number: TaskNumber) {
-        let (mut work, waker) = {
-            let mut core = lock(&self.core);
-            let core = &mut *core;
-            let Some(task) = core.tasks.get_mut(&number) else { return };
+    fn poll(&self, task: Arc<Task>) {
+        let Some(mut work) = lock(&task.work).take() else { return };
+        {
+            let mut core = self.core();
             if let Some(held) = core.paused.get_mut(&task.process) {
-                held.push(number);
+                *lock(&task.work) = Some(work);
+                held.push(task);
                 return;
             }
             core.polls += 1;
-            let Some(work) = task.work.take() else { return };
-            (work, task.waker.clone())
-        };
-        waker.queued.store(false, Relaxed);
-        let waker = Waker::from(waker);
-        let polled = work.as_mut().poll(&mut Context::from_waker(&waker));
-        let mut core = lock(&self.core);
-        match (polled, core.tasks.get_mut(&number)) {
-            (Poll::Pending, Some(task)) => {
-                task.work = Some(work);
-                return;
-            }
-            (Poll::Ready(()), Some(_)) => drop(core.tasks.remove(&number)),
-            // It was killed by what it did.
-            (_, None) => {}
         }
-        // Destructors may spawn and wake.
-        drop(core);
-        drop(work);
+        task.queued.store(false, Relaxed);
+        let waker = Waker::from(task.clone());
+        match work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            // It may have been killed by what it did.
+            Poll::Pending if !task.killed.load(Relaxed) => *lock(&task.work) = Some(work),
+            Poll::Pending => {}
+            Poll::Ready(()) => drop(self.core().tasks.remove(&task.number)),
+        }
     }
 
     fn timer(&self, at: Micros, timer: Timer) -> (Micros, u64) {
-        let mut core = lock(&self.core);
+        let mut core = self.core();
         let key = (at, core.next_timer);
         core.next_timer += 1;
         core.timers.insert(key, timer);
@@ -240,9 +242,17 @@ impl Executor {
     }
 }
 
+impl Task {
+    /// It is never polled again; what it was is handed out, for destructors may spawn and wake.
+    fn end(&self) -> Option<Work> {
+        self.killed.store(true, Relaxed);
+        lock(&self.work).take()
+    }
+}
+
 impl Host for Executor {
     fn now(&self) -> Micros {
-        lock(&self.core).now
+        self.0.now.load(Relaxed)
     }
 
     fn sleep_until(&self, at: Micros) -> impl Future<Output = ()> + Send + 'static {
@@ -254,47 +264,55 @@ impl Host for Executor {
     }
 
     fn start(&self, _address: Address) -> Process {
-        let mut core = lock(&self.core);
+        let mut core = self.core();
         let process = Process(core.next_process);
         core.next_process += 1;
         process
     }
 
     fn spawn(&self, process: Process, work: Work) {
-        let mut core = lock(&self.core);
+        let mut core = self.core();
         if core.ended.contains(&process) {
             drop(core);
             return drop(work);
         }
         let number = core.next_task;
         core.next_task += 1;
-        let waker =
-            Arc::new(TaskWaker { task: number, queued: AtomicBool::new(true), ready: self.ready.clone() });
-        core.tasks.insert(number, Task { process, work: Some(work), waker });
-        lock(&self.ready).push(number);
+        let task = Arc::new(Task {
+            number,
+            process,
+            work: Mutex::new(Some(work)),
+            queued: AtomicBool::new(true),
+            killed: AtomicBool::new(false),
+            ready: self.0.ready.clone(),
+        });
+        core.tasks.insert(number, task.clone());
+        lock(&self.0.ready).push(task);
     }
 
     fn kill(&self, process: Process) {
         let mut dropped = Vec::new();
         {
-            let mut core = lock(&self.core);
+            let mut core = self.core();
             core.ended.insert(process);
             core.paused.remove(&process);
-            let of = core.tasks.iter().filter(|(_, task)| task.process == process);
-            let numbers: Vec<TaskNumber> = of.map(|(number, _)| *number).collect();
-            for number in numbers {
-                dropped.extend(core.tasks.remove(&number));
-            }
+            core.tasks.retain(|_, task| {
+                let stays = task.process != process;
+                if !stays {
+                    dropped.extend(task.end());
+                }
+                stays
+            });
         }
         drop(dropped);
     }
 
     fn pause(&self, process: Process, paused: bool) {
-        let mut core = lock(&self.core);
+        let mut core = self.core();
         if paused {
             core.paused.entry(process).or_default();
         } else if let Some(held) = core.paused.remove(&process) {
-            lock(&self.ready).extend(held);
+            lock(&self.0.ready).extend(held);
         }
     }
 
@@ -335,18 +353,21 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut core = lock(&self.executor.core);
-        if core.now >= self.at {
+        if self.executor.now() >= self.at {
+            // All timers up to now have gone off.
+            self.timer = None;
             return Poll::Ready(());
         }
-        match self.timer.and_then(|key| core.timers.get_mut(&key)) {
-            Some(timer) => *timer = Timer::Wake(context.waker().clone()),
-            None => {
-                drop(core);
-                let key = self.executor.timer(self.at, Timer::Wake(context.waker().clone()));
-                self.timer = Some(key);
+        if let Some(key) = self.timer
+            && let Some(timer) = self.executor.core().timers.get_mut(&key)
+        {
+            if !matches!(timer, Timer::Wake(waker) if waker.will_wake(context.waker())) {
+                *timer = Timer::Wake(context.waker().clone());
             }
+            return Poll::Pending;
         }
+        let key = self.executor.timer(self.at, Timer::Wake(context.waker().clone()));
+        self.timer = Some(key);
         Poll::Pending
     }
 }
@@ -354,7 +375,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(key) = self.timer {
-            let timer = lock(&self.executor.core).timers.remove(&key);
+            let timer = self.executor.core().timers.remove(&key);
             drop(timer);
         }
     }
