@@ -64,7 +64,7 @@ const OTHER_CALLS: [&str; 23] = [
     "Resign",
 ];
 
-const FAULTS: [&str; 25] = [
+const FAULTS: [&str; 26] = [
     "kill",
     "power loss",
     "power loss in a disk operation",
@@ -80,6 +80,7 @@ const FAULTS: [&str; 25] = [
     "disk error",
     "slow disk",
     "rot",
+    "misdirected write",
     "clock rate",
     "wall clock jump",
     "leader moved",
@@ -93,7 +94,7 @@ const FAULTS: [&str; 25] = [
 ];
 
 /// Those of one member.
-const TARGETED: [&str; 17] = [
+const TARGETED: [&str; 18] = [
     "kill",
     "power loss",
     "power loss in a disk operation",
@@ -104,6 +105,7 @@ const TARGETED: [&str; 17] = [
     "disk error",
     "slow disk",
     "rot",
+    "misdirected write",
     "clock rate",
     "wall clock jump",
     "member replaced",

@@ -2,14 +2,14 @@
 //!
 //! **Fault atlas.** A fault that may cost what a member promised (rot, a wiped disk) is carried out only while the
 //! rest of the cluster holds every committed byte: such members are replaced, or stay down, and are always fewer than
-//! half of the voters. All other faults may come together as the plan has them.
+//! half of the voters. Where a disk may rot is in `nemesis/rot`. All other faults may come together as the plan has them.
 
 mod atlas;
 mod operators;
+mod rot;
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex},
 };
@@ -162,6 +162,7 @@ impl<H: Host> Nemesis<H> {
             | Fault::DiskError { who, .. }
             | Fault::SlowDisk { who, .. }
             | Fault::Rot { who, .. }
+            | Fault::Misdirect { who, .. }
             | Fault::ClockRate { who, .. }
             | Fault::WallJump { who, .. }
             | Fault::Replace { who, .. }
@@ -210,7 +211,8 @@ impl<H: Host> Nemesis<H> {
             | Fault::Stall { .. }
             | Fault::SlowDisk { .. }
             | Fault::DiskError { .. }
-            | Fault::Rot { .. } => self.of_disk(fault, member).await,
+            | Fault::Rot { .. }
+            | Fault::Misdirect { .. } => self.of_disk(fault, member).await,
             Fault::ClockRate { rate, span, .. } => {
                 if let Some(clock) = world.clock(member) {
                     clock.set_rate(*rate);
@@ -274,7 +276,10 @@ impl<H: Host> Nemesis<H> {
                 world.start(member);
             }
             Fault::Rot { file, offset, mask, down, .. } => {
-                self.rot(member, *file, *offset, *mask, *down).await;
+                self.damage(member, rot::rot(*file, *offset, *mask), *down).await;
+            }
+            Fault::Misdirect { from, to, down, .. } => {
+                self.damage(member, rot::misdirect(*from, *to), *down).await;
             }
             // Whoever has no copy of what it promised elsewhere keeps its disk.
             Fault::DiskError { .. }
@@ -410,32 +415,5 @@ impl<H: Host> Nemesis<H> {
             self.note(leader, fault);
             self.operator.call(leader, pb::MoveLeaderRequest { target_id }).await;
         }
-    }
-
-    /// A byte of a file changes while the member is down. If the member then refuses to start, it stays down; one that
-    /// starts has not lost what it promised, or it does not count as itself.
-    async fn rot(&self, member: Address, file: u64, offset: u64, mask: u8, down: Micros) {
-        let world = &self.world;
-        if !self.may_lose(member) {
-            return;
-        }
-        world.crash(member, End::Kill);
-        let files = world.files(member);
-        if let (Some(disk), false) = (world.disk(member), files.is_empty()) {
-            let path = &files[(file % files.len() as u64) as usize];
-            // Only at the log's end may rot look like what a crash leaves.
-            let of_log = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("wal"));
-            if of_log(path) && files.iter().any(|other| of_log(other) && other > path) {
-                world.excuse_from_starting(member);
-            } else {
-                world.excuse(member);
-            }
-            let len = disk.contents(path).map_or(0, |bytes| bytes.len() as u64);
-            if len > 0 {
-                let _ = disk.rot(path, offset % len, mask.max(1));
-            }
-        }
-        self.wait(down).await;
-        world.start(member);
     }
 }

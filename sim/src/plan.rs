@@ -28,8 +28,17 @@ pub struct Plan {
 impl Plan {
     /// Whether members come or go.
     pub fn changes_members(&self) -> bool {
-        let changes =
-            |fault: &Fault| matches!(fault, Fault::Replace { .. } | Fault::Join { .. } | Fault::Leave { .. });
+        // Whoever's disk is damaged is replaced.
+        let changes = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::Replace { .. }
+                    | Fault::Join { .. }
+                    | Fault::Leave { .. }
+                    | Fault::Rot { .. }
+                    | Fault::Misdirect { .. }
+            )
+        };
         self.faults.iter().any(|fault| changes(&fault.what))
     }
 }
@@ -184,8 +193,10 @@ pub enum Fault {
     DiskError { who: Who, operation: u64, errno: i32, down: Micros },
     /// A disk is slow.
     SlowDisk { who: Who, sync: (Micros, Micros), span: Micros },
-    /// A byte of the log or a snapshot file rots while the member is down.
+    /// A byte of the log or a snapshot file rots while the member is down, where that may be.
     Rot { who: Who, file: u64, offset: u64, mask: u8, down: Micros },
+    /// A sector of the log turns out to have been written over another one; the member is down meanwhile.
+    Misdirect { who: Who, from: u64, to: u64, down: Micros },
     /// A clock runs at another rate.
     ClockRate { who: Who, rate: u64, span: Micros },
     /// A wall clock jumps.
@@ -230,6 +241,7 @@ impl Fault {
             Self::DiskError { .. } => "disk error",
             Self::SlowDisk { .. } => "slow disk",
             Self::Rot { .. } => "rot",
+            Self::Misdirect { .. } => "misdirected write",
             Self::ClockRate { .. } => "clock rate",
             Self::WallJump { .. } => "wall clock jump",
             Self::MoveLeader { .. } => "leader moved",
@@ -251,6 +263,7 @@ impl Fault {
             | Self::CrashAll { down, .. }
             | Self::DiskError { down, .. }
             | Self::Rot { down, .. }
+            | Self::Misdirect { down, .. }
             | Self::Replace { down, .. } => *down,
             Self::Pause { span, .. }
             | Self::Isolate { span, .. }

@@ -4,12 +4,13 @@
 //! A member is a slot at an address. Its disk, tables and clock outlive its processes; each process is one
 //! incarnation of the shipped server, started by `server::start` on the seams of [`crate::runtime`].
 
+mod disks;
 mod notes;
 mod secrets;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use kontiki::{
         self, Exit, Handle, Options,
         api::{Api, Limits, Member as _},
     },
-    storage::{Disk, MemBackend, MemDisk},
+    storage::{MemBackend, MemDisk},
     types::{ClusterId, NodeId},
 };
 
@@ -97,6 +98,8 @@ struct Slot<H: Host> {
     forgets: bool,
     /// Out of the cluster, or beyond repair.
     given_up: bool,
+    /// Why its last process ended by itself, if it did.
+    last_words: Option<String>,
 }
 
 /// How a process ends.
@@ -199,6 +202,7 @@ impl<H: Host> World<H> {
             excused: false,
             forgets: false,
             given_up: false,
+            last_words: None,
         };
         self.lock().slots.insert(address, slot);
     }
@@ -289,22 +293,6 @@ impl<H: Host> World<H> {
     /// The process at an address.
     pub fn process(&self, address: Address) -> Option<Process> {
         self.slot(address, |slot| slot.process).flatten()
-    }
-
-    /// Its disk is broken from now on: what becomes of it is no fault of the member.
-    pub fn excuse(&self, address: Address) {
-        self.slot(address, |slot| (slot.excused, slot.forgets) = (true, true));
-    }
-
-    /// Its disk is broken, such that it can tell: it may stop and refuse to start, but not go on as if it were whole.
-    pub fn excuse_from_starting(&self, address: Address) {
-        self.slot(address, |slot| slot.excused = true);
-    }
-
-    /// The members whose disks are, or were, broken.
-    pub fn excused(&self) -> Vec<Address> {
-        let state = self.lock();
-        state.slots.iter().filter(|(_, slot)| slot.excused).map(|(address, _)| *address).collect()
     }
 
     /// It is not counted on any more.
@@ -416,6 +404,7 @@ impl<H: Host> World<H> {
             }
             let process = self.host.start(address);
             slot.process = Some(process);
+            slot.last_words = None;
             let backend = SimBackend::new(slot.tables.clone(), self.on_batch(address, slot.incarnation));
             let runtime = SimRuntime {
                 host: self.host.clone(),
@@ -500,6 +489,7 @@ impl<H: Host> World<H> {
             |slot: &mut Slot<H>| slot.excused || slot.disk.is_off() || slot.id.is_none() && slot.existing;
         let excused = self.slot(address, excused).unwrap_or(true);
         self.probe.event(|| Event::Exit { member: address, why: why.clone() });
+        self.slot(address, |slot| slot.last_words = Some(why.clone()));
         if !excused {
             self.fail(format!("member {address} ended by itself: {why}"));
         }
@@ -556,19 +546,6 @@ impl<H: Host> World<H> {
             slot.forgets = false;
             slot.given_up = false;
         });
-    }
-
-    /// Files of the log and snapshots at an address, with their lengths.
-    pub fn files(&self, address: Address) -> Vec<PathBuf> {
-        let Some(disk) = self.disk(address) else { return Vec::new() };
-        let member = Path::new(DATA).join("member");
-        let mut found = Vec::new();
-        for dir in [member.join("wal"), member.join("snap")] {
-            for name in disk.list(&dir).unwrap_or_default() {
-                found.push(dir.join(name));
-            }
-        }
-        found
     }
 
     /// Ends all processes, and with them what they hold of each other.

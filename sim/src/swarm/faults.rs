@@ -111,6 +111,7 @@ fn target(fault: &Fault) -> Who {
         | Fault::DiskError { who, .. }
         | Fault::SlowDisk { who, .. }
         | Fault::Rot { who, .. }
+        | Fault::Misdirect { who, .. }
         | Fault::ClockRate { who, .. }
         | Fault::WallJump { who, .. }
         | Fault::Replace { who, .. }
@@ -158,13 +159,21 @@ fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
             let slow = |n| Fault::SlowDisk { who: Who::At(n), sync: (low.min(high), high), span };
             (1..=knobs.members).filter(|_| rng.chance(750_000)).map(slow).collect()
         }
-        // Rot is for plans by hand: in the newest batch it can't be told from a crash, and which one that is is not
-        // known well enough where the member restarts besides.
-        22 => Vec::new(),
+        22 => vec![damage(rng, knobs)],
         23 => vec![Fault::Update { who: who(rng, knobs) }; rng.between(1, 3) as usize],
         24 => vec![rush(rng, mood, who(rng, knobs))],
         _ => change(rng, knobs, mood, kind),
     }
+}
+
+/// A disk that does not give back what was written.
+fn damage(rng: &Rng, knobs: &Knobs) -> Fault {
+    let (who, down) = (who(rng, knobs), rng.log_between(10 * MS, 2 * SECOND));
+    let (one, other) = (rng.below(1 << 20), rng.below(1 << 20));
+    if rng.chance(300_000) {
+        return Fault::Misdirect { who, from: one, to: other, down };
+    }
+    Fault::Rot { who, file: one, offset: other, mask: 1 << rng.below(8), down }
 }
 
 /// Faults that are one thing.
