@@ -93,8 +93,13 @@ impl<H: Host> Nemesis<H> {
         let url = peer_url(address);
         let added =
             self.ask(pb::MemberAddRequest { peer_ur_ls: vec![url.clone()], is_learner: learner }).await;
-        if matches!(added, Some(Outcome::Refused { message, .. }) if !message.contains("already exist")) {
+        if matches!(&added, Some(Outcome::Refused { message, .. }) if !message.contains("already exist")) {
             return None;
+        }
+        // Nobody may be there to ask for more, where the new member is needed for a quorum.
+        let mut told = Vec::new();
+        if let Some(Outcome::Ok(Reply::MemberAdd(reply))) = added {
+            told = reply.members;
         }
         for _ in 0..JOIN_TRIES_MAX {
             if self.world.host.now() > self.calm_from + 2 * OPERATOR_MAX {
@@ -104,7 +109,10 @@ impl<H: Host> Nemesis<H> {
                 return Some(id);
             }
             // As it is now: a change that was not answered may have been made later.
-            let members = self.members().await;
+            let mut members = self.members().await;
+            if members.is_empty() {
+                members.clone_from(&told);
+            }
             let joining = members.iter().find(|m| m.peer_ur_ls.contains(&url)).map(|m| NodeId(m.id));
             if let (Some(id), false) = (joining, self.world.runs(address)) {
                 let own = |m: &pb::Member| if m.id == id.0 { name(address) } else { format!("x{:x}", m.id) };

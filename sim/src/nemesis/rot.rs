@@ -13,7 +13,7 @@
 //! What the newest write vouches for is the disk's own knowledge ([`kontiki::storage::MemDisk::vouched`]), not the log's.
 //!
 //! A member that finds damage has to say where and not to go on; its operator then removes it, empties its disk and adds
-//! it again. One that starts has lost nothing: it is counted on as before, and its promises bind it.
+//! it again. One that starts has lost nothing: its promises bind it.
 
 use std::{
     ops::Range,
@@ -55,6 +55,8 @@ pub(super) enum Part {
     Description,
     /// A snapshot's body, as a peer has sent it.
     Body,
+    /// The checkpoint of the index, which the tables have all of.
+    Index,
 }
 
 impl Part {
@@ -64,6 +66,7 @@ impl Part {
             Self::Free => "damage behind the log",
             Self::Description => "damage to a snapshot's description",
             Self::Body => "damage to a snapshot's body",
+            Self::Index => "damage to the index's checkpoint",
         }
     }
 
@@ -71,7 +74,7 @@ impl Part {
     const fn is_needed(self) -> bool {
         match self {
             Self::Log | Self::Body => true,
-            Self::Free | Self::Description => false,
+            Self::Free | Self::Description | Self::Index => false,
         }
     }
 }
@@ -104,6 +107,7 @@ fn atlas(disk: &MemDisk, files: &[PathBuf]) -> Vec<Place> {
         let part = match path {
             path if is(path, ".snap") => Part::Description,
             path if is(path, ".snap.kontiki") => Part::Body,
+            path if path.parent().is_some_and(|dir| is(dir, "kontiki-index")) => Part::Index,
             _ => continue,
         };
         places.push(Place { path: path.clone(), bytes: 0..len(path), part });
@@ -122,10 +126,17 @@ impl Place {
 /// A disk does not give back what was written. What part of it; none if there is nothing that may be damaged.
 type Damage = Box<dyn FnOnce(&MemDisk, &[Place]) -> Option<Part> + Send>;
 
+/// What may be damaged of the log's last segment.
+fn tail(places: &[Place]) -> Option<&Place> {
+    places.iter().rfind(|place| place.part == Part::Log)
+}
+
 /// A byte rots.
 pub(super) fn rot(file: u64, offset: u64, mask: u8) -> Damage {
     Box::new(move |disk, places| {
-        let place = places.get(file.checked_rem(places.len() as u64)? as usize)?;
+        let any = || places.get((file / 2).checked_rem(places.len() as u64)? as usize);
+        // What each start reads, as often as all else.
+        let place = if file.is_multiple_of(2) { tail(places).or_else(any)? } else { any()? };
         let at = place.bytes.start + offset % (place.bytes.end - place.bytes.start);
         disk.rot(&place.path, at, mask.max(1)).ok()?;
         Some(place.part)
@@ -136,8 +147,12 @@ pub(super) fn rot(file: u64, offset: u64, mask: u8) -> Damage {
 pub(super) fn misdirect(from: u64, to: u64) -> Damage {
     Box::new(move |disk, places| {
         let log = places.iter().filter(|place| place.part == Part::Log);
-        let sectors: Vec<(&Path, u64)> =
-            log.flat_map(|place| place.sectors().map(|sector| (place.path.as_path(), sector))).collect();
+        let log: Vec<&Place> =
+            if from.is_multiple_of(2) { tail(places).into_iter().collect() } else { log.collect() };
+        let sectors: Vec<(&Path, u64)> = log
+            .iter()
+            .flat_map(|place| place.sectors().map(|sector| (place.path.as_path(), sector)))
+            .collect();
         let one = |number: u64| sectors.get(number.checked_rem(sectors.len() as u64)? as usize).copied();
         let (from, to) = (one(from)?, one(to)?);
         if from == to {
@@ -172,20 +187,22 @@ impl<H: Host> Nemesis<H> {
         }
     }
 
-    /// Waits until a member that was damaged serves or has refused to, and replaces it then.
+    /// Waits until a member that was damaged has refused to start, and replaces it then. One that starts may not have
+    /// read what is damaged, and do so another time; one that has not until the end is counted on.
     async fn see_to(&self, member: Address) {
         let world = &self.world;
         let until = self.calm_from + OPERATOR_MAX;
-        while world.handle(member).is_none() && (world.runs(member) || world.last_words(member).is_none()) {
+        while world.runs(member) || world.last_words(member).is_none() {
             if world.host.now() >= until {
+                if world.handle(member).is_some() {
+                    world.probe.count("damage that cost nothing");
+                    world.forgive(member);
+                }
                 return;
             }
             world.host.sleep(LOOK_EVERY).await;
         }
-        let Some(words) = world.last_words(member) else {
-            world.probe.count("damage that cost nothing");
-            return world.forgive(member);
-        };
+        let Some(words) = world.last_words(member) else { return };
         world.probe.count("member stopped by damage");
         let clear = CLEAR.iter().all(|part| words.contains(part));
         if !clear && !OTHER_FAULTS.iter().any(|part| words.contains(part)) {

@@ -34,12 +34,12 @@ impl<H: Host> World<H> {
         state.slots.iter().filter(|(_, slot)| slot.excused).map(|(address, _)| *address).collect()
     }
 
-    /// Files of the log and snapshots at an address, with their lengths.
+    /// Files of the log, of snapshots and of the index at an address.
     pub fn files(&self, address: Address) -> Vec<PathBuf> {
         let Some(disk) = self.disk(address) else { return Vec::new() };
         let member = Path::new(DATA).join("member");
         let mut found = Vec::new();
-        for dir in [member.join("wal"), member.join("snap")] {
+        for dir in ["wal", "snap", "kontiki-index"].map(|name| member.join(name)) {
             for name in disk.list(&dir).unwrap_or_default() {
                 found.push(dir.join(name));
             }
