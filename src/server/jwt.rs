@@ -188,4 +188,35 @@ mod tests {
         assert!(of_flag("simple").is_ok_and(|signer| signer.is_none()));
         assert!(of_flag("paper").is_err());
     }
+
+    /// A key of Ed25519 that is used nowhere else.
+    const PRIVATE: &str = "MC4CAQAwBQYDK2VwBCIEICxxbMOJO0P/GJOO/gBygG61y68yBY6AvfumKhnBbkN0";
+    const PUBLIC: &str = "MCowBQYDK2VwAyEAxTWk+p8cK3OZYXdncctNX6R/nOWIvKNDDO0SL1XcDCA=";
+    /// Of another one.
+    const STRANGE: &str = "MCowBQYDK2VwAyEAfZJtDAXDFoc8FXN2CV2cjonw+iVQZrarTnzWVCSb5ik=";
+
+    fn with_pair(private: Option<&str>, public: &str) -> Result<Jwt, String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut options = "sign-method=EdDSA".to_owned();
+        for (option, what, key) in [("priv-key", "PRIVATE", private), ("pub-key", "PUBLIC", Some(public))] {
+            let Some(key) = key else { continue };
+            let path = dir.path().join(option);
+            let pem = format!("-----BEGIN {what} KEY-----\n{key}\n-----END {what} KEY-----\n");
+            std::fs::write(&path, pem).expect("written");
+            options += &format!(",{option}={}", path.display());
+        }
+        Jwt::of_options(&options)
+    }
+
+    #[test]
+    fn keys_have_to_be_a_pair() {
+        let both = with_pair(Some(PRIVATE), PUBLIC).expect("a pair");
+        let token = both.sign("u", 7, 1_000).expect("signed");
+        let reader = with_pair(None, PUBLIC).expect("one that signs nothing");
+        assert_eq!(reader.sign("u", 7, 1_000), None);
+        assert_eq!(reader.verify(&token, 1_000), Some(("u".into(), 7)));
+        assert_eq!(with_pair(None, STRANGE).expect("as well").verify(&token, 1_000), None);
+        let why = with_pair(Some(PRIVATE), STRANGE).expect_err("they are no pair");
+        assert_eq!(why, "priv-key and pub-key do not belong together");
+    }
 }
