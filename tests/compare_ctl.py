@@ -465,6 +465,8 @@ RULES = [
     (r'"(ID|id)"( ?: ?)\d{15,}', r'"\1"\2ID'),
     (r"^[0-9a-f]{16}$", "ID"),
     (r"(127\.0\.0\.1|localhost):\d{5}", "ADDRESS"),
+    # etcdctl 3.4's own log.
+    (r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ ", "TIME "),
     # etcdctl hides what is typed by calling stty, also where nobody types.
     (r"^stty: .*\n", ""),
     # Ids that begin with zeros are shorter, or come after spaces.
