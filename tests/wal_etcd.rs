@@ -1,7 +1,7 @@
 //! The log against a real etcd: one starts on a log that we wrote, and we open a log that one wrote.
 //!
-//! Ignored unless asked for: `ETCD_BIN=DIR cargo test --test wal_etcd -- --ignored`, where DIR holds `etcd` and
-//! `etcdctl` of 3.5. Set `ETCD_PORT` to the first of four free ports (21000 if unset).
+//! Ignored unless asked for: `ETCD_BIN=/path/to/etcd cargo test --test wal_etcd -- --ignored`, with an `etcd` of 3.5 that
+//! has its `etcdctl` beside it. Set `ETCD_PORT` to the first of four free ports (21000 if unset).
 
 #![allow(clippy::disallowed_methods, reason = "the processes under test have real files")]
 
@@ -28,13 +28,10 @@ use prost::Message as _;
 const IDENTITY: Identity =
     Identity { node: NodeId(0x1234_5678_9abc_def0), cluster: ClusterId(0x0fed_cba9_8765_4321) };
 
-/// Where etcd's programs are.
-fn binaries() -> Option<PathBuf> {
-    let found = env::var_os("ETCD_BIN").map(PathBuf::from);
-    if found.is_none() {
-        println!("skipped: ETCD_BIN does not name a directory with etcd and etcdctl");
-    }
-    found
+/// The directory of etcd's programs.
+fn binaries() -> PathBuf {
+    let etcd = env::var_os("ETCD_BIN").map(PathBuf::from).expect("ETCD_BIN has to name a real etcd");
+    etcd.parent().expect("a program lies in a directory").to_path_buf()
 }
 
 struct Etcd {
@@ -113,7 +110,7 @@ fn put(key: &str, value: &str, id: u64) -> Payload {
 #[test]
 #[ignore = "needs ETCD_BIN"]
 fn etcd_starts_on_our_log() {
-    let Some(bin) = binaries() else { return };
+    let bin = binaries();
     let data = tempfile::tempdir().expect("a directory");
     let dir = data.path().join("member/wal");
     // Small segments, so that etcd crosses cuts of ours.
@@ -152,7 +149,7 @@ fn etcd_starts_on_our_log() {
 #[test]
 #[ignore = "needs ETCD_BIN"]
 fn we_open_etcds_log() {
-    let Some(bin) = binaries() else { return };
+    let bin = binaries();
     let data = tempfile::tempdir().expect("a directory");
     let etcd = Etcd::start(&bin, data.path(), 2);
     for i in 0..50 {
