@@ -11,7 +11,7 @@ mod rot;
 use std::{
     collections::BTreeSet,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use kontiki::{types::NodeId, wire::etcdserverpb as pb};
@@ -47,6 +47,8 @@ pub struct Nemesis<H: Host> {
     changing: Arc<Mutex<BTreeSet<Address>>>,
     /// Whom somebody has asked to be removed: they may be out at any time.
     leaving: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// The follower that was picked last, and when: faults that come together mean the same one.
+    picked: Arc<Mutex<(Micros, Address)>>,
     /// Where the moment came that was waited for.
     struck: Option<Address>,
 }
@@ -63,6 +65,7 @@ impl<H: Host> Nemesis<H> {
             world,
             changing: Arc::default(),
             leaving: Arc::default(),
+            picked: Arc::default(),
             struck: None,
         }
     }
@@ -93,7 +96,12 @@ impl<H: Host> Nemesis<H> {
             Who::Newest => living.last().copied(),
             Who::Follower => {
                 let followers: Vec<Address> = living.into_iter().filter(|a| Some(*a) != leader).collect();
-                (!followers.is_empty()).then(|| *self.rng.pick(&followers))
+                let mut picked = self.picked.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = self.world.host.now();
+                if !followers.is_empty() && (now > picked.0 + 1 || !followers.contains(&picked.1)) {
+                    *picked = (now, *self.rng.pick(&followers));
+                }
+                (!followers.is_empty()).then_some(picked.1)
             }
         }
     }

@@ -473,7 +473,8 @@ impl<H: Host> Net<H> {
                 net.probe.lost(number)
             }
             // The answer may get lost where the snapshot did not.
-            let ok = taken && !net.link(to, from).cut;
+            let back = net.link(to, from);
+            let ok = taken && !back.cut && !net.rng.chance(back.loss);
             net.tell(from, PeerEvent::SnapshotSent { to: message.to, ok });
         };
         self.host.at(at, Box::new(act));

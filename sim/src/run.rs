@@ -48,6 +48,12 @@ const LEASE_EARLY_MAX: Micros = 1_000_000;
 /// How late a lease may end in the calm: the leader notices, proposes, and commits.
 const LEASE_LATE_MAX: Micros = 5_000_000;
 
+/// Messages of a run: many times what any has whose members have nothing wrong.
+const MESSAGES_MAX: usize = 2_000_000;
+
+/// How often they are counted.
+const REST_LOOKED_AT: Micros = 50_000;
+
 /// Checkpoints of leases that are rarer than this are not waited for.
 const CHECKPOINT_SHOWN_MAX: Micros = 3_000_000;
 
@@ -97,7 +103,13 @@ pub fn storm(plan: &Plan, keep_trace: bool) -> Verdict {
     let rng = Rng::of(plan.seed, "order");
     let (running, main_plan) = (world.clone(), plan.clone());
     let panicked = crate::panics::caught(|| {
-        let done = executor.run(&rng, order, async move { drive(&running, &main_plan).await });
+        let done = executor.run(&rng, order, async move {
+            tokio::select! {
+                biased;
+                () = drive(&running, &main_plan) => {}
+                () = without_rest(&running) => {}
+            }
+        });
         if done.is_none() {
             world.fail("nothing was left that could ever happen".into());
         }
@@ -164,15 +176,19 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
         let work = worker.work(steps.clone());
         world.host.spawn(Process::WORLD, Box::pin(work));
     }
+    let lost = Lost::draw(plan);
+    let all: Vec<Address> = (1..=plan.knobs.members).collect();
+    world.until(lost.from).await;
+    let gone = if lost.from < plan.calm_from { lost.go(world, &all) } else { Vec::new() };
     world.until(plan.calm_from).await;
     phase("calm");
     world.net.heal(Link { late: 0, twice: 0, ..plan.knobs.link });
     // What a fault has just let go of is done before it is judged.
     world.until(plan.calm_from + 1_000).await;
-    let lost = Lost::draw(plan);
+    gone.iter().for_each(|member| world.lose(*member, lost.how));
     // Who votes is known for sure if nobody changed it, or else when the last change is over.
-    if !plan.changes_members() {
-        lost.go(world, &(1..=plan.knobs.members).collect::<Vec<_>>());
+    if !plan.changes_members() && gone.is_empty() {
+        lost.go(world, &all);
     }
     for address in world.living() {
         if let Some(disk) = world.disk(address) {
@@ -196,9 +212,9 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     if !plan.knobs.one_operator && !has_quorum(world) {
         world.doom();
     }
-    if let Some(leader) = world.leader() {
+    if let Some(member) = votes_and_serves(world).pop() {
         let client = Client::new(world.clone(), 901, PATIENCE).as_root();
-        client.call(leader, pb::LeaseLeasesRequest {}).await;
+        client.call(member, pb::LeaseLeasesRequest {}).await;
     }
     if !world.is_doomed() {
         prove_alive(world, plan).await;
@@ -278,6 +294,17 @@ async fn from_a_newer_version<H: Host>(world: &World<H>) {
     }
 }
 
+/// Ends when there are more messages than a run can have whose members come to rest, and says so.
+async fn without_rest<H: Host>(world: &World<H>) {
+    loop {
+        world.host.sleep(REST_LOOKED_AT).await;
+        let messages = world.record(|history| history.messages.len());
+        if messages > MESSAGES_MAX {
+            return world.fail(format!("liveness/rest: members have sent {messages} messages and go on"));
+        }
+    }
+}
+
 /// One watch over everything, which tells the oracles what happened at each revision.
 fn witness<H: Host>(world: &World<H>, plan: &Plan, until: Micros) {
     let client = Client::new(world.clone(), 0, PATIENCE).as_root();
@@ -323,14 +350,18 @@ fn stir<H: Host>(world: &World<H>) {
 /// Leases that nobody renews, and that end close to each other.
 fn leases_in_the_calm<H: Host>(world: &World<H>, plan: &Plan) {
     let rng = Rng::of(plan.seed, "calm leases");
-    let Some(leader) = world.leader().filter(|_| rng.chance(300_000)) else { return };
+    let serve = votes_and_serves(world);
+    if serve.is_empty() || !rng.chance(400_000) {
+        return;
+    }
+    let member = *rng.pick(&serve);
     let (client, host) = (Client::new(world.clone(), 906, PATIENCE).as_root(), world.host.clone());
     let (count, ttl) = (rng.between(2, 8), rng.between(1, 2) as i64);
     for _ in 0..count {
         let (world, client, wait) = (world.clone(), client.clone(), rng.below(50_000));
         let work = async move {
             world.host.sleep(wait).await;
-            client.call(leader, pb::LeaseGrantRequest { ttl, id: 0 }).await;
+            client.call(member, pb::LeaseGrantRequest { ttl, id: 0 }).await;
         };
         host.spawn(Process::WORLD, Box::pin(work));
     }
@@ -392,32 +423,39 @@ struct Lost {
     rng: Rng,
     any: bool,
     how: u64,
+    /// From when on: in the storm, while all others still have faults, or at its end.
+    from: Micros,
 }
 
 impl Lost {
     fn draw(plan: &Plan) -> Self {
         let rng = Rng::of(plan.seed, "lost");
         let (any, how) = (rng.chance(400_000), rng.below(4));
-        Self { rng, any, how }
+        let early = !plan.changes_members() && rng.chance(500_000);
+        let from = if early { rng.between(plan.calm_from / 3, plan.calm_from) } else { plan.calm_from };
+        Self { rng, any, how, from }
     }
 
-    /// Some members are lost for good, but never so many that the others could not go on.
-    fn go<H: Host>(&self, world: &World<H>, voters: &[Address]) {
+    /// Some members are lost for good, but never so many that the others could not go on. Gives them.
+    fn go<H: Host>(&self, world: &World<H>, voters: &[Address]) -> Vec<Address> {
         let excused = world.excused();
         let sound = |member: &Address| {
             voters.contains(member) && !excused.contains(member) && world.process(*member).is_some()
         };
         let mut sound: Vec<Address> = world.living().into_iter().filter(sound).collect();
         let spare = sound.len().saturating_sub(voters.len() / 2 + 1);
+        let mut gone = Vec::new();
         if !self.any || spare == 0 {
-            return;
+            return gone;
         }
         for _ in 0..self.rng.between(1, spare as u64) {
             let leader = world.leader().and_then(|leader| sound.iter().position(|member| *member == leader));
             let at = leader.filter(|_| self.rng.chance(500_000));
             let member = sound.remove(at.unwrap_or_else(|| self.rng.below(sound.len() as u64) as usize));
             world.lose(member, self.how);
+            gone.push(member);
         }
+        gone
     }
 }
 
@@ -482,7 +520,8 @@ fn judge<H: Host>(world: &World<H>, plan: &Plan, began: Duration, keep_trace: bo
     let mut violations = world.failures();
     let mut undecided = Vec::new();
     // What a run that died left behind breaks more rules than it breaks.
-    if violations.iter().all(|violation| !violation.starts_with("panic")) {
+    let died = |violation: &String| ["panic", "liveness/rest"].iter().any(|rule| violation.starts_with(rule));
+    if !violations.iter().any(died) {
         let report = check::all(&history);
         violations.extend(report.violations.iter().map(ToString::to_string));
         undecided = report.undecided;

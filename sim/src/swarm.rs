@@ -50,16 +50,22 @@ impl Swarm {
 fn knobs(rng: &Rng, members: u32) -> Knobs {
     let tick_ms = *rng.pick(&[10, 50, 100, 100]);
     let sync = (rng.log_between(50, 1_000), rng.log_between(1_000, 20_000));
+    // Some logs are short: whoever lags a little needs a snapshot.
+    let short = rng.chance(300_000);
     // Some links are slow for the election timeout, as between distant places.
     let delay_max = if rng.chance(250_000) { tick_ms * 1_500 } else { tick_ms * 250 };
     Knobs {
-        members: if members > 0 { members } else { *rng.pick(&[1, 2, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7]) },
+        members: if members > 0 {
+            members
+        } else {
+            *rng.pick(&[1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7])
+        },
         tick_ms,
         election_ticks: rng.between(5, 12),
         pre_vote: rng.chance(850_000),
         strict_reconfig_check: rng.chance(400_000),
-        snapshot_entries: rng.log_between(5, 5_000),
-        catchup_entries: rng.log_between(1, 2_000),
+        snapshot_entries: rng.log_between(5, if short { 50 } else { 5_000 }),
+        catchup_entries: rng.log_between(1, if short { 20 } else { 2_000 }),
         segment_bytes: rng.log_between(2_048, 1 << 20),
         wals_max: rng.between(1, 5) as usize,
         snapshots_max: rng.between(1, 5) as usize,

@@ -22,6 +22,7 @@ impl<H: Host> Nemesis<H> {
     fn is_sound(&self, member: Address) -> bool {
         let leaving = lock(&self.leaving).clone();
         self.world.runs(member)
+            && self.world.living().contains(&member)
             && !self.world.excused().contains(&member)
             && self.world.id(member).is_none_or(|id| !leaving.contains(&id))
     }

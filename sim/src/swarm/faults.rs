@@ -19,7 +19,7 @@ const FAULTS_MAX: usize = 120;
 const RUSHES_MAX: usize = 24;
 
 /// Kinds by weight: a kind's number stands for each of its shares.
-const KINDS: u64 = 30;
+const KINDS: u64 = 31;
 
 /// The kinds of members that join.
 const GROWTH: [u64; 2] = [28, 29];
@@ -146,7 +146,7 @@ fn who(rng: &Rng, knobs: &Knobs) -> Who {
 /// One fault, or some of a kind that come at once.
 fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
     match kind {
-        14 => hand_over(rng, knobs, mood),
+        14 | 30 => hand_over(rng, knobs, mood),
         0..17 => vec![plain(rng, knobs, mood, who(rng, knobs), kind)],
         17 | 18 => vec![trap(rng, knobs, mood)],
         19 | 20 => vec![Fault::Seesaw {
@@ -227,8 +227,8 @@ fn hand_over(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Vec<Fault> {
         return vec![Fault::WallJump { who, by_ms: rng.below(200_000) as i64 - 100_000 }];
     }
     let mut faults = Vec::new();
-    if rng.chance(500_000) {
-        let on = *rng.pick(&[Moment::HandsOver, Moment::Campaigns, Moment::Leads]);
+    if rng.chance(650_000) {
+        let on = *rng.pick(&[Moment::HandsOver, Moment::Campaigns, Moment::Campaigns, Moment::Leads]);
         faults.push(struck(rng, knobs, mood, on, 0));
     }
     faults.push(plain(rng, knobs, mood, who, 14));
@@ -250,9 +250,9 @@ fn change(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
     if rng.chance(300_000) {
         faults.push(one());
     }
-    if rng.chance(500_000) {
+    if rng.chance(700_000) {
         // A joining member changes the members once when it is added, and again when it is promoted.
-        let (on, skip) = match rng.chance(500_000) {
+        let (on, skip) = match rng.chance(600_000) {
             true => (Moment::Asked, 0),
             false => (Moment::Changes, rng.below(2 * u64::from(knobs.members) + 2)),
         };
