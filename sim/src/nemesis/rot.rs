@@ -42,7 +42,8 @@ const TRAILING_ZEROS_MAX: u64 = 16;
 const CLEAR: [&str; 3] = ["corrupt", "/data/member/", "add it again"];
 
 /// What it says of a disk that fails besides, or lost its power.
-const OTHER_FAULTS: [&str; 3] = ["os error", "the power is off", "from before the crash"];
+const OTHER_FAULTS: [&str; 4] =
+    ["os error", "the power is off", "from before the crash", "could not retrieve cluster information"];
 
 /// What of a disk is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
