@@ -37,7 +37,8 @@ fn path_of(dir: &Path, at: Revision) -> PathBuf {
     dir.join(format!("{:016x}", at.0))
 }
 
-/// Writes a checkpoint; durable on return, and of use once the tables have its name.
+/// Writes a checkpoint; durable on return, and of use once the tables have its name. What could not be finished takes no
+/// space.
 pub(super) fn write<T: Tables>(
     disk: &impl Disk,
     paths: &Paths,
@@ -45,9 +46,23 @@ pub(super) fn write<T: Tables>(
     cut: &mut Cut,
 ) -> Result<CheckpointName, NotWritten> {
     let path = path_of(&paths.index, cut.at());
+    let written = write_to(disk, &path, paths, store, cut);
+    if written.is_err() {
+        let _ = disk.remove_file(&path);
+    }
+    written
+}
+
+fn write_to<T: Tables>(
+    disk: &impl Disk,
+    path: &Path,
+    paths: &Paths,
+    store: &Store<T>,
+    cut: &mut Cut,
+) -> Result<CheckpointName, NotWritten> {
     let failed = |e: io::Error| NotWritten::Failed(Fault::io(format!("write {}", path.display()), e));
     disk.create_dir_all(&paths.index).map_err(failed)?;
-    let mut file = disk.open(&path, OpenMode::Truncate).map_err(failed)?;
+    let mut file = disk.open(path, OpenMode::Truncate).map_err(failed)?;
     let (start, mut checksum) = framed::start(MAGIC);
     let mut offset = 0;
     let mut put = |bytes: &[u8], file: &mut _| {
@@ -145,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{
         mvcc::{Config, Leases, PutRequest},
-        storage::{Backend, MemBackend, MemDisk},
+        storage::{Backend, ENOSPC, MemBackend, MemDisk},
         table::Batch,
         types::LeaseId,
     };
@@ -165,18 +180,20 @@ mod tests {
     fn filled() -> (MemBackend, Store<MemBackend>) {
         let backend = MemBackend::new();
         let store = Store::open(backend.clone(), Config::default()).expect("it is empty");
-        let mut batch = Batch::default();
         for n in 0..20 {
-            let request =
-                PutRequest { key: format!("key{n}").into(), value: "value".into(), ..PutRequest::default() };
-            store
-                .writer()
-                .put(&request, &mut NoLeases, &mut batch, &mut Vec::new())
-                .expect("nothing refuses it");
+            put(&backend, &store, &format!("key{n}"));
         }
+        (backend, store)
+    }
+
+    fn put(backend: &MemBackend, store: &Store<MemBackend>, key: &str) {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let request = PutRequest { key, value: "value".into(), ..PutRequest::default() };
+        let mut batch = Batch::default();
+        let put = store.writer().put(&request, &mut NoLeases, &mut batch, &mut Vec::new());
+        put.expect("nothing refuses it");
         backend.write(batch).expect("memory has no faults");
         store.publish();
-        (backend, store)
     }
 
     /// Whether a start finds a checkpoint, and why it could not use it.
@@ -219,5 +236,24 @@ mod tests {
         assert_eq!(start(&disk, &paths, &backend), (false, None));
         backend.write(CheckpointName::forget()).expect("memory has no faults");
         assert_eq!(CheckpointName::load(&backend).expect("no fault"), None);
+    }
+
+    #[test]
+    fn half_a_file_takes_no_space() {
+        let (disk, paths) = (MemDisk::new(), Paths::new(Path::new("/data"), None));
+        let (_, store) = filled();
+        disk.create_dir_all(&paths.index).expect("no fault");
+        for step in 0.. {
+            let disk = disk.fork();
+            let before = disk.operations();
+            disk.fail_at(before + step, ENOSPC);
+            let mut cut = store.cut().expect("no fault").expect("no compaction is under way");
+            match write(&disk, &paths, &store, &mut cut) {
+                Ok(_) => return assert!(step > 4, "it opens, writes, and syncs the file and its name"),
+                Err(NotWritten::Failed(_)) => {}
+                Err(NotWritten::Overtaken) => panic!("nobody else writes"),
+            }
+            assert_eq!(disk.list(&paths.index).expect("it is there"), [""; 0], "step {step}");
+        }
     }
 }
