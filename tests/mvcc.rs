@@ -315,3 +315,192 @@ fn a_cursor_keeps_its_moment_and_holds_compaction_back() {
     let history = store.events(Revision(6), Revision(6), 10, 1 << 20).expect("it is not compacted");
     assert_eq!(history.events, events);
 }
+
+#[test]
+fn a_deletion_names_a_key() {
+    assert_eq!(check_txn(&all(vec![delete("", "")]), 128), Err(Refusal::EmptyKey));
+}
+
+#[test]
+fn the_newest_revision_has_a_hash() {
+    let mut member = Member::new();
+    let newest = member.put("d", "1");
+    assert_eq!(member.hash(newest.0), member.hash(0));
+}
+
+/// The second compaction begins at the first key again; a reader of the revision compacted to is in nobody's way.
+#[test]
+fn what_is_compacted_goes_wherever_the_last_compaction_ended() {
+    let mut member = Member::new();
+    let config = Config { chunk_keys_max: 1, ..Config::default() };
+    member.store = Store::open(member.tables.clone(), config).expect("empty tables open");
+    for round in 0..3 {
+        let newest = ["a", "b", "c", "d"].map(|key| member.put(key, "v"))[3];
+        assert_eq!(member.compact(newest.0), Ok(()));
+        assert_eq!(member.store.writer().compacted(), newest);
+        member.clean();
+        assert_eq!(member.tables.rows(Table::Rev), 4, "round {round}");
+    }
+    let newest = member.put("a", "v");
+    let store = std::sync::Arc::new(member.store);
+    let cursor = store.range_cursor(&range("a", "z")).expect("it is read");
+    let mut batch = Batch::default();
+    store.writer().compact(newest, &mut batch).expect("taken");
+    store.publish();
+    assert!(store.compact_step(100).expect("no fault").is_some());
+    drop(cursor);
+}
+
+#[test]
+fn history_comes_in_whole_revisions() {
+    let mut member = Member::new();
+    member.txn(vec![put("a", "1"), put("b", "1"), put("c", "1")]).expect("taken");
+    member.put("a", "2");
+    member.put("b", "3");
+    let all = member.store.events(Revision(2), Revision(4), 9, 1 << 20).expect("read").events;
+    let bytes = all[..3].iter().map(|event| event.kv.0.len()).sum();
+    for (revisions_max, bytes_max, events, next) in [
+        (9, 1 << 20, 5, 5),
+        (2, 1 << 20, 4, 4),
+        (1, 1 << 20, 3, 3),
+        (0, 1 << 20, 3, 3),
+        (9, 0, 3, 3),
+        (9, bytes, 3, 3),
+        (9, bytes + 1, 4, 4),
+    ] {
+        let history = member.store.events(Revision(2), Revision(9), revisions_max, bytes_max).expect("read");
+        let got = (history.events.len(), history.next.0);
+        assert_eq!(got, (events, next), "{revisions_max} revisions, {bytes_max} bytes");
+    }
+}
+
+#[test]
+fn a_transaction_that_reads_sees_what_is_published() {
+    let mut member = Member::new();
+    member.put("a", "1");
+    member.put("b", "2");
+    let there = kontiki::mvcc::Compare {
+        range: KeyRange::single(bytes("a")),
+        target: kontiki::mvcc::CompareTarget::Version(0),
+        result: kontiki::mvcc::CompareResult::Greater,
+    };
+    let read = || Op::Range(range("a", "c"));
+    let request =
+        TxnRequest { compare: vec![there], success: vec![read(), nested(vec![read()])], failure: vec![] };
+    let done = member.store.txn_readonly(&request).expect("it is read");
+    let by_the_writer = {
+        let (mut batch, mut events) = (Batch::default(), Vec::new());
+        let Member { store, leases, .. } = &mut member;
+        store.writer().txn(&request, leases, &mut batch, &mut events).expect("it is read")
+    };
+    assert_eq!(done, by_the_writer);
+    assert_eq!((done.revision, done.succeeded, done.responses.len()), (Revision(3), true, 2));
+    let kontiki::mvcc::OpResponse::Range(found) = &done.responses[0] else { panic!("{done:?}") };
+    assert_eq!((found.count, found.kvs.len()), (2, 2));
+    // What is not published yet is not seen, and nothing is written.
+    let (mut batch, mut events) = (Batch::default(), Vec::new());
+    member
+        .store
+        .writer()
+        .txn(&all(vec![put("c", "3")]), &mut member.leases, &mut batch, &mut events)
+        .expect("taken");
+    assert_eq!(member.store.txn_readonly(&request).expect("it is read"), done);
+    assert!(matches!(member.store.txn_readonly(&all(vec![put("a", "9")])), Err(Error::Fault(_))));
+
+    assert!(all(vec![read(), read()]).is_read_only());
+    for ops in [vec![put("a", "1")], vec![read(), delete("a", "")], vec![nested(vec![read()])]] {
+        assert!(!TxnRequest { failure: ops, ..TxnRequest::default() }.is_read_only());
+    }
+}
+
+#[test]
+fn the_keys_of_a_lease_are_counted() {
+    let mut member = Member::new();
+    member.put("a", "1");
+    member.put("b", "1");
+    let (mut batch, mut events) = (Batch::default(), Vec::new());
+    let keys = [bytes("a"), bytes("b"), bytes("nosuch")];
+    let deleted = member.store.writer().delete_keys(&keys, &mut member.leases, &mut batch, &mut events);
+    assert_eq!((deleted.expect("no fault"), events.len()), (2, 2));
+}
+
+/// Its leases, revisions and bytes are another store's then.
+#[test]
+fn who_reads_while_the_tables_are_replaced_is_refused() {
+    let mut member = Member::new();
+    member.put("a", "1");
+    let store = std::sync::Arc::new(member.store);
+    for _ in 0..2 {
+        let mut cursor = store.range_cursor(&range("a", "z")).expect("it is read");
+        store.reload().expect("the tables are sound");
+        assert!(matches!(cursor.next_chunk(), Err(Error::Refused(Refusal::LeaderChanged))));
+    }
+}
+
+/// A value that a reader of an older moment fetched does not take the place of a newer one.
+#[test]
+fn a_value_is_kept_beside_its_own_revision() {
+    let mut member = Member::new();
+    let config =
+        Config { cache_bytes_max: 100, unread_bytes_max: 0, chunk_bytes_max: 1, ..Config::default() };
+    member.store = Store::open(member.tables.clone(), config).expect("empty tables open");
+    for (key, value) in [("a", "old"), ("b", "old"), ("big", &"x".repeat(200)[..])] {
+        member.put(key, value);
+    }
+    let Member { store, tables, mut leases } = member;
+    let store = std::sync::Arc::new(store);
+    let write = |key: &str, leases: &mut Granted| {
+        let (mut batch, mut events) = (Batch::default(), Vec::new());
+        store.writer().txn(&all(vec![put(key, "new")]), leases, &mut batch, &mut events).expect("taken");
+        tables.write(batch);
+        store.publish();
+    };
+    let value = |key: &str| {
+        let found = store.range(&range(key, "")).expect("it is read");
+        found.kvs[0].decode().expect("stored bytes decode").value
+    };
+    let mut cursor = store.range_cursor(&range("a", "c")).expect("it is read");
+    assert_eq!(cursor.next_chunk().expect("no fault").expect("a").kvs.len(), 1);
+    // Room is made for the large one: the new b is not in memory either.
+    value("big");
+    write("b", &mut leases);
+    let old =
+        cursor.next_chunk().expect("no fault").expect("b").kvs[0].decode().expect("stored bytes decode");
+    assert_eq!(old.value, "old");
+    write("z", &mut leases);
+    assert_eq!(value("b"), "new");
+}
+
+#[test]
+fn numbers_of_any_size_are_read_back() {
+    for number in [0, 1, 127, 128, 129, 16_383, 16_384, 1 << 56, i64::MAX, -1, i64::MIN] {
+        let kv = kontiki::types::KeyValue {
+            key: bytes(&"k".repeat(128)),
+            value: bytes(&"v".repeat(16_384)),
+            created: Revision(number),
+            modified: Revision(number),
+            version: number,
+            lease: LeaseId(number),
+        };
+        assert_eq!(kontiki::mvcc::KvBytes::encode(&kv).decode(), Ok(kv), "{number}");
+    }
+    // More than 64 bits.
+    let wide = [0x10, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2];
+    assert!(kontiki::mvcc::KvBytes(Bytes::copy_from_slice(&wide)).decode().is_err());
+}
+
+#[test]
+fn a_compare_sees_the_lease_of_a_key() {
+    let mut member = Member::new();
+    let leased = PutRequest { key: bytes("a"), lease: LeaseId(1), ..PutRequest::default() };
+    member.txn(vec![Op::Put(leased)]).expect("taken");
+    for (lease, succeeded) in [(0, false), (1, true), (2, false)] {
+        let compare = kontiki::mvcc::Compare {
+            range: KeyRange::single(bytes("a")),
+            target: kontiki::mvcc::CompareTarget::Lease(LeaseId(lease)),
+            result: kontiki::mvcc::CompareResult::Equal,
+        };
+        let request = TxnRequest { compare: vec![compare], ..TxnRequest::default() };
+        assert_eq!(member.store.txn_readonly(&request).expect("it is read").succeeded, succeeded, "{lease}");
+    }
+}

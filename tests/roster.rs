@@ -417,6 +417,12 @@ fn urls_are_read_as_etcd_reads_them() {
     }
     let url = Url::parse("http://[::1]:80").unwrap();
     assert_eq!((url.scheme(), url.host(), url.port()), (Scheme::Http, "::1", "80"));
+    for (text, is_tls, is_unix) in
+        [("http", false, false), ("https", true, false), ("unix", false, true), ("unixs", true, true)]
+    {
+        let scheme = Url::parse(&format!("{text}://a:1")).unwrap().scheme();
+        assert_eq!((scheme.is_tls(), scheme.is_unix()), (is_tls, is_unix), "{text}");
+    }
     let list = Url::parse_list("http://b:1, http://a:1").unwrap();
     assert_eq!(list.iter().map(Url::to_string).collect::<Vec<_>>(), ["http://a:1", "http://b:1"]);
     for bad in [&[][..], &["x"], &["http://1.2.3.4"], &["http://1.2.3.4:1/path"], &["ftp://1.2.3.4:1"]] {

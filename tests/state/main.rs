@@ -5,5 +5,6 @@ mod auth;
 mod etcd_log;
 mod golden;
 mod replicas;
+mod rows;
 mod support;
 mod watched;

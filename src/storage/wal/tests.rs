@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::Fault,
-    raft::HardState,
+    raft::{HardState, Payload},
     storage::MemDisk,
     types::Index,
     wire::{
@@ -160,4 +160,56 @@ fn without_marks_etcds_rule_tells_torn_from_corrupt() {
     let mut head = whole;
     head[0x30..0x38].fill(0);
     assert!(matches!(open(&head), Err(Fault::Corrupt(_))), "the head is never torn");
+}
+
+/// A record over several sectors, of which one was never written, and one that rotted.
+#[test]
+fn without_marks_an_empty_sector_inside_a_record_is_torn() {
+    let whole = fixture("wal-0.wal");
+    let mut reader = Reader::new(&whole, 0, None);
+    let mut last = None;
+    while let Some((_, record)) = reader.next().expect("sound") {
+        if record.kind == Kind::Entry {
+            last = Some(decode_entry(record.data.expect("an entry has data")).expect("an entry"));
+        }
+    }
+    let mut entry = last.expect("it has entries");
+    entry.index = entry.index.next();
+    entry.payload = Payload::Command(vec![7; 4000].into());
+    let (end, chain) = (reader.offset, reader.chain.expect("it has records"));
+    let mut encoder = Encoder { stamped: false, ..Encoder::new(0, end as u64, chain) };
+    encoder.push(Kind::Entry, Some(&encode_entry(&entry)), None);
+    let bytes = [&whole[..end], &encoder.out].concat();
+    let sector = end.next_multiple_of(512) + 512;
+    let with = |zeros: std::ops::Range<usize>| {
+        let mut bytes = bytes.clone();
+        bytes[zeros].fill(0);
+        Wal::open(etcds(&bytes), &dir(), options()).map(|(_, found)| found)
+    };
+    assert_eq!(with(0..0).expect("sound").entries.last(), Some(&entry));
+    let torn = with(sector..sector + 512).expect("a sector is empty");
+    assert!(torn.repaired.is_some() && torn.entries.last().map(|e| e.index.next()) == Some(entry.index));
+    for rotten in [sector..sector + 511, sector + 1..sector + 512, sector + 256..sector + 768] {
+        assert!(matches!(with(rotten.clone()), Err(Fault::Corrupt(_))), "{rotten:?}");
+    }
+}
+
+/// What a record's own checksum covers besides its bytes: its segment, its place, its mark.
+#[test]
+fn a_record_of_ours_belongs_where_it_is() {
+    let mut encoder = Encoder::new(5, 0, 0);
+    encoder.push(Kind::Crc, None, Some(0));
+    let read =
+        |bytes: &[u8], seq| Reader::new(bytes, seq, None).next().map(|record| record.map(|(_, r)| r.ours));
+    assert_eq!(read(&encoder.out, 5), Ok(Some(true)));
+    assert!(read(&encoder.out, 6).is_err(), "another segment");
+    let mut moved = Encoder::new(5, 64, 0);
+    moved.push(Kind::Crc, None, Some(0));
+    assert!(read(&moved.out, 5).is_err(), "another place");
+    let mut marked = Encoder::new(5, 0, 0);
+    marked.push(Kind::Crc, None, Some(1));
+    let at = encoder.out.iter().zip(&marked.out).position(|(a, b)| a != b).expect("the mark differs");
+    let mut forged = encoder.out.clone();
+    forged[at] = marked.out[at];
+    assert!(read(&forged, 5).is_err(), "another mark");
 }
