@@ -194,6 +194,10 @@ impl<H: Host> Nemesis<H> {
         let world = &self.world;
         let until = self.calm_from + OPERATOR_MAX;
         while world.runs(member) || world.last_words(member).is_none() {
+            if !world.excused().contains(&member) {
+                // Somebody else has replaced it meanwhile.
+                return;
+            }
             if world.host.now() >= until {
                 if world.handle(member).is_some() {
                     world.probe.count("damage that cost nothing");
@@ -203,7 +207,9 @@ impl<H: Host> Nemesis<H> {
             }
             world.host.sleep(LOOK_EVERY).await;
         }
-        let Some(words) = world.last_words(member) else { return };
+        let Some(words) = world.last_words(member).filter(|_| world.excused().contains(&member)) else {
+            return;
+        };
         world.probe.count("member stopped by damage");
         let clear = CLEAR.iter().all(|part| words.contains(part));
         if !clear && !OTHER_FAULTS.iter().any(|part| words.contains(part)) {
