@@ -20,7 +20,7 @@ use super::{
     options::Options,
     paths::Paths,
     sessions::Sessions,
-    shared::{Facts, Shared, View},
+    shared::{Building, Facts, Shared, View},
     stats::Stats,
 };
 use crate::{
@@ -102,6 +102,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         driver: driver_tx,
         applier: applier_tx,
         keeper: keeper_tx,
+        building: Building::default(),
         hub: hub_tx,
         audience: Arc::default(),
         exits,
