@@ -562,6 +562,9 @@ mod tests {
         }
         assert_eq!(held(&index), ["a", "b"]);
         index.get(b"b").expect("it was put").touch();
+        let older = SubRevision { main: Revision(3), sub: 0 };
+        index.warm(b"c", older, Bytes::from_static(b"an older one"));
+        assert_eq!(held(&index), ["a", "b"], "what was read is its newest no more");
         index.warm(b"c", index.get(b"c").expect("it was put").at(), Bytes::from_static(b"0123456789"));
         assert_eq!(held(&index), ["a", "b", "c"], "what is read is held beyond it");
         for (n, key) in ["a", "b", "c"].into_iter().enumerate() {
