@@ -279,7 +279,7 @@ mod tests {
         assert_eq!((small.knobs.drift_ppm, small.knobs.drawn_order), (0, false));
         assert!(matches!(
             small.faults[0].what,
-            Fault::Crash { power: false, who: Who::At(_) | Who::Leader | Who::Follower, .. }
+            Fault::Crash { power: false, who: Who::At(_) | Who::Leader | Who::Follower | Who::Newest, .. }
         ));
         assert!(told > 10);
     }
