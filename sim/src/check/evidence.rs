@@ -197,8 +197,13 @@ impl Evidence {
             }
         }
         for witness in self.witnesses.iter().filter(|w| (w.from..=w.to).contains(&revision)) {
-            let within: Vec<&Kv> =
-                changes.iter().map(|change| &change.kv).filter(|kv| witness.span.contains(&kv.key)).collect();
+            // A key that is deleted, put and deleted has two changes that look alike; what was seen has them once.
+            let mut within: Vec<&Kv> = Vec::new();
+            for kv in changes.iter().map(|change| &change.kv).filter(|kv| witness.span.contains(&kv.key)) {
+                if !within.contains(&kv) {
+                    within.push(kv);
+                }
+            }
             let seen: Vec<&Kv> = witness.events.get(&revision).into_iter().flatten().collect();
             let thinned = self.compacted.contains(&revision) && seen.len() < within.len();
             if thinned && seen.iter().all(|kv| within.contains(kv)) {
