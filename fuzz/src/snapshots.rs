@@ -6,11 +6,10 @@ use arbitrary::Result;
 use bytes::Bytes;
 use kontiki::{
     error::Fault,
+    framed::{self, Broken, Frames},
     membership::Roster,
     raft::SnapshotMeta,
-    state::{
-        Config, Machine, Rows, SnapshotReader, encode_batch, encode_end, encode_start, index_in, position,
-    },
+    state::{Config, Machine, Rows, SNAPSHOT_MAGIC, decode_rows, encode_rows, index_in, position},
     storage::{
         Backend, MemBackend, MemDisk,
         snapshot_file::{load_newest_snapshot, read_snapshot, snapshot_name, write_snapshot},
@@ -102,29 +101,30 @@ fn tables(u: &mut Source<'_>) -> Result<MemBackend> {
 }
 
 fn read(stream: &[u8], piece: usize) -> std::result::Result<Vec<Batch>, Fault> {
-    let (mut reader, mut batches) = (SnapshotReader::new(), Vec::new());
+    let broken = |Broken(why)| Fault::corrupt(why);
+    let (mut frames, mut batches) = (Frames::new(SNAPSHOT_MAGIC), Vec::new());
     for piece in stream.chunks(piece) {
-        reader.push(piece);
-        while let Some(batch) = reader.next_batch()? {
-            batches.push(batch);
+        frames.push(piece);
+        while let Some(payload) = frames.next_frame().map_err(broken)? {
+            batches.push(decode_rows(payload)?);
         }
     }
-    reader.finish()?;
+    frames.finish().map_err(broken)?;
     Ok(batches)
 }
 
 /// A stream comes out as it went in, or not at all; and what a peer may have put into it never panics.
 pub fn snap_stream(u: &mut Source<'_>) -> Result<()> {
     let tables = tables(u)?;
-    let (start, mut checksum) = encode_start();
+    let (start, mut checksum) = framed::start(SNAPSHOT_MAGIC);
     let mut stream = start.to_vec();
     let mut sent = Vec::new();
     for batch in Rows::new(&tables.snapshot().expect("it is in memory"), 1 + upto(u, 200)? as usize) {
         let batch = batch.expect("it is in memory");
-        stream.extend_from_slice(&encode_batch(&batch, &mut checksum));
+        stream.extend_from_slice(&framed::frame(&mut checksum, |out| encode_rows(&batch, out)));
         sent.push(batch);
     }
-    stream.extend_from_slice(&encode_end(checksum));
+    stream.extend_from_slice(&framed::end(checksum));
     let piece = 1 + upto(u, 99)? as usize;
     let writes =
         |batches: &[Batch]| batches.iter().flat_map(|batch| batch.writes.clone()).collect::<Vec<Write>>();

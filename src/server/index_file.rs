@@ -8,22 +8,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
-
-use super::paths::Paths;
+use super::{
+    frames_file::{FramesReader, FramesWriter},
+    paths::Paths,
+};
 use crate::{
     error::Fault,
-    framed::{self, Broken, Frames},
+    framed::MAGIC_BYTES,
     mvcc::{CheckpointName, Cut, Overtaken, Store},
     storage::{Disk, DiskFile, OpenMode},
     table::Tables,
     types::Revision,
 };
 
-const MAGIC: &[u8; framed::MAGIC_BYTES] = b"kontikii";
-
-/// How much of a file is read at once.
-const READ_BYTES: usize = 1 << 20;
+const MAGIC: &[u8; MAGIC_BYTES] = b"kontikii";
 
 /// Why there is no new checkpoint.
 pub(super) enum NotWritten {
@@ -31,6 +29,12 @@ pub(super) enum NotWritten {
     Overtaken,
     /// The disk.
     Failed(Fault),
+}
+
+impl From<Fault> for NotWritten {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
 }
 
 fn path_of(dir: &Path, at: Revision) -> PathBuf {
@@ -46,7 +50,7 @@ pub(super) fn write<T: Tables>(
     cut: &mut Cut,
 ) -> Result<CheckpointName, NotWritten> {
     let path = path_of(&paths.index, cut.at());
-    let written = write_to(disk, &path, paths, store, cut);
+    let written = write_to(disk, &path, &paths.index, store, cut);
     if written.is_err() {
         let _ = disk.remove_file(&path);
     }
@@ -56,27 +60,19 @@ pub(super) fn write<T: Tables>(
 fn write_to<T: Tables>(
     disk: &impl Disk,
     path: &Path,
-    paths: &Paths,
+    dir: &Path,
     store: &Store<T>,
     cut: &mut Cut,
 ) -> Result<CheckpointName, NotWritten> {
-    let failed = |e: io::Error| NotWritten::Failed(Fault::io(format!("write {}", path.display()), e));
-    disk.create_dir_all(&paths.index).map_err(failed)?;
-    let mut file = disk.open(path, OpenMode::Truncate).map_err(failed)?;
-    let (start, mut checksum) = framed::start(MAGIC);
-    let mut offset = 0;
-    let mut put = |bytes: &[u8], file: &mut _| {
-        let at = offset;
-        offset += bytes.len() as u64;
-        DiskFile::write_at(file, at, bytes).map_err(failed)
-    };
-    put(&start, &mut file)?;
+    let synced = |path: &Path, e| Fault::io(format!("sync {}", path.display()), e);
+    disk.create_dir_all(dir).map_err(|e| Fault::io(format!("create {}", dir.display()), e))?;
+    let mut out = FramesWriter::create(disk, path, MAGIC)?;
     while let Some(piece) = cut.piece(store).map_err(|Overtaken| NotWritten::Overtaken)? {
-        put(&framed::frame(&mut checksum, |out| out.extend_from_slice(&piece)), &mut file)?;
+        out.frame(|out| out.extend_from_slice(&piece))?;
     }
-    put(&framed::end(checksum), &mut file)?;
-    file.sync().map_err(failed)?;
-    disk.sync_dir(&paths.index).map_err(failed)?;
+    let (mut file, checksum) = out.end()?;
+    file.sync().map_err(|e| synced(path, e))?;
+    disk.sync_dir(dir).map_err(|e| synced(dir, e))?;
     Ok(CheckpointName { at: cut.at(), checksum })
 }
 
@@ -85,11 +81,11 @@ pub(super) fn open<D: Disk>(
     disk: &D,
     paths: &Paths,
     tables: &impl Tables,
-) -> Result<Option<Pieces<D::File>>, Fault> {
+) -> Result<Option<FramesReader<D::File>>, Fault> {
     let Some(CheckpointName { at, checksum }) = CheckpointName::load(tables)? else { return Ok(None) };
     let path = path_of(&paths.index, at);
     let file = disk.open(&path, OpenMode::Read).ok();
-    Ok(file.map(|file| Pieces { file, path, checksum, offset: 0, frames: Frames::new(MAGIC), done: false }))
+    Ok(file.map(|file| FramesReader::new(file, path, MAGIC, Some(checksum))))
 }
 
 /// Removes all files but that of `kept`.
@@ -106,57 +102,10 @@ pub(super) fn purge(disk: &impl Disk, paths: &Paths, kept: Revision) -> Result<(
     Ok(())
 }
 
-/// Reads a file's frames, and at the end whether it is the one that was named.
-pub(super) struct Pieces<F> {
-    file: F,
-    path: PathBuf,
-    checksum: u32,
-    offset: u64,
-    frames: Frames,
-    done: bool,
-}
-
-impl<F: DiskFile> Pieces<F> {
-    fn read(&mut self) -> Result<Option<Bytes>, Fault> {
-        let broken = |why: &str| Fault::corrupt(format!("{}: {why}", self.path.display()));
-        loop {
-            if let Some(piece) = self.frames.next_frame().map_err(|Broken(why)| broken(why))? {
-                return Ok(Some(piece));
-            }
-            let mut read = vec![0; READ_BYTES];
-            let length = self
-                .file
-                .read_at(self.offset, &mut read)
-                .map_err(|e| Fault::io(format!("read {}", self.path.display()), e))?;
-            if length == 0 {
-                let checksum = self.frames.finish().map_err(|Broken(why)| broken(why))?;
-                return if checksum == self.checksum {
-                    Ok(None)
-                } else {
-                    Err(broken("it is another one than the tables name"))
-                };
-            }
-            self.offset += length as u64;
-            self.frames.push(&read[..length]);
-        }
-    }
-}
-
-impl<F: DiskFile> Iterator for Pieces<F> {
-    type Item = Result<Bytes, Fault>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.done = !matches!(next, Some(Ok(_)));
-        next
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::{
         mvcc::{Config, Leases, PutRequest},

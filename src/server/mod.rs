@@ -21,6 +21,7 @@ pub mod config;
 mod driver;
 mod duties;
 mod exit;
+mod frames_file;
 pub mod go_duration;
 mod handle;
 mod hub;

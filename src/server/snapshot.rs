@@ -2,22 +2,22 @@
 
 use std::path::Path;
 
-use super::paths::Paths;
+use super::{
+    frames_file::{FramesReader, FramesWriter},
+    paths::Paths,
+};
 use crate::{
     error::Fault,
     membership::Roster,
     raft::Snapshot,
-    state::{self, Rows, SnapshotReader},
-    storage::{Backend, Disk, DiskFile, OpenMode},
+    state::{self, Rows},
+    storage::{Backend, Disk, OpenMode},
     table::{Batch, Tables},
     types::Index,
 };
 
 /// How large the batches of a body are, about.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// How much of a body is read at once.
-const READ_BYTES: usize = 256 * 1024;
 
 /// What raft and the log are told of the state in `view`, which is one moment.
 pub(super) fn describe(view: &impl Tables) -> Result<Snapshot, Fault> {
@@ -32,29 +32,19 @@ pub(super) fn applied_index(tables: &impl Tables) -> Result<Index, Fault> {
 
 /// Writes the tables in `view` as a body.
 pub(super) fn write_body(disk: &impl Disk, path: &Path, view: &impl Tables) -> Result<(), Fault> {
-    let fault = |e| Fault::io(format!("write the snapshot {}", path.display()), e);
-    let mut file = disk.open(path, OpenMode::Truncate).map_err(fault)?;
-    let (start, mut checksum) = state::encode_start();
-    let mut offset = 0;
-    let mut put = |bytes: &[u8]| {
-        let at = offset;
-        offset += bytes.len() as u64;
-        file.write_at(at, bytes).map_err(fault)
-    };
-    put(&start)?;
+    let mut file = FramesWriter::create(disk, path, state::SNAPSHOT_MAGIC)?;
     for batch in Rows::new(view, BATCH_BYTES) {
-        put(&state::encode_batch(&batch?, &mut checksum))?;
+        let batch = batch?;
+        file.frame(|out| state::encode_rows(&batch, out))?;
     }
-    put(&state::encode_end(checksum))
+    file.end().map(drop)
 }
 
 /// Whether the body of the snapshot at `index` is whole, and of that index: asked before anything counts on it.
 pub(super) fn verify(disk: &impl Disk, paths: &Paths, index: Index) -> Result<(), Fault> {
     let path = paths.received(index);
-    let fault = |e| Fault::io(format!("read the snapshot {}", path.display()), e);
-    let file = disk.open(&path, OpenMode::Read).map_err(fault)?;
     let mut found = None;
-    for batch in Body::new(&file, &path) {
+    for batch in batches(disk, &path)? {
         found = state::index_in(&batch?).or(found);
     }
     match found {
@@ -71,14 +61,11 @@ pub(super) fn install(
     index: Index,
 ) -> Result<(), Fault> {
     let path = paths.received(index);
-    let fault = |e| Fault::io(format!("read the snapshot {}", path.display()), e);
-    let file = disk.open(&path, OpenMode::Read).map_err(fault)?;
     // Read through once before anything is replaced: a body that is not whole must not cost the tables.
-    for batch in Body::new(&file, &path) {
+    for batch in batches(disk, &path)? {
         batch.map_err(|fault| not_whole(&path, fault))?;
     }
-    backend.replace(&mut Body::new(&file, &path))?;
-    drop(file);
+    backend.replace(&mut batches(disk, &path)?)?;
     disk.remove_file(&path).map_err(|e| Fault::io(format!("remove {}", path.display()), e))
 }
 
@@ -116,49 +103,14 @@ pub(super) fn tables_missing(disk: &impl Disk, paths: &Paths, base: Index) -> Fa
     ))
 }
 
-/// Reads a body batch by batch.
-struct Body<'f, F> {
-    file: &'f F,
-    path: &'f Path,
-    offset: u64,
-    reader: SnapshotReader,
-    done: bool,
-}
-
-impl<'f, F: DiskFile> Body<'f, F> {
-    fn new(file: &'f F, path: &'f Path) -> Self {
-        Self { file, path, offset: 0, reader: SnapshotReader::new(), done: false }
-    }
-
-    fn read(&mut self) -> Result<Option<Batch>, Fault> {
-        loop {
-            if let Some(batch) = self.reader.next_batch()? {
-                return Ok(Some(batch));
-            }
-            let mut piece = vec![0; READ_BYTES];
-            let read = self
-                .file
-                .read_at(self.offset, &mut piece)
-                .map_err(|e| Fault::io(format!("read the snapshot {}", self.path.display()), e))?;
-            if read == 0 {
-                self.reader.finish()?;
-                return Ok(None);
-            }
-            self.offset += read as u64;
-            self.reader.push(&piece[..read]);
-        }
-    }
-}
-
-impl<F: DiskFile> Iterator for Body<'_, F> {
-    type Item = Result<Batch, Fault>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.done = !matches!(next, Some(Ok(_)));
-        next
-    }
+/// The batches of a body.
+fn batches<D: Disk>(
+    disk: &D,
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Batch, Fault>> + use<D>, Fault> {
+    let file = disk
+        .open(path, OpenMode::Read)
+        .map_err(|e| Fault::io(format!("read the snapshot {}", path.display()), e))?;
+    let payloads = FramesReader::new(file, path.to_owned(), state::SNAPSHOT_MAGIC, None);
+    Ok(payloads.map(|payload| state::decode_rows(payload?)))
 }

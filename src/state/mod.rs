@@ -38,4 +38,4 @@ mod snapshot;
 pub use alarms::Alarms;
 pub use command::*;
 pub use machine::{Config, Machine};
-pub use snapshot::{Rows, SnapshotReader, encode_batch, encode_end, encode_start, index_in, position};
+pub use snapshot::{Rows, SNAPSHOT_MAGIC, decode_rows, encode_rows, index_in, position};

@@ -12,14 +12,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::meta::{INDEX_KEY, Meta};
 use crate::{
     error::Fault,
-    framed::{self, Broken, Frames},
+    framed,
     mvcc::CHECKPOINT_KEY,
     raft::{LogId, SnapshotMeta},
     table::{Batch, Scan, Table, Tables, Write},
     types::Index,
 };
 
-const MAGIC: &[u8; 8] = b"kontiki1";
+/// What such a stream begins with.
+pub const SNAPSHOT_MAGIC: &[u8; framed::MAGIC_BYTES] = b"kontiki1";
 
 /// How far the tables are: the last applied entry, and the configuration there.
 pub fn position(tables: &impl Tables) -> Result<SnapshotMeta, Fault> {
@@ -97,26 +98,19 @@ impl<T: Tables> Iterator for Rows<'_, T> {
     }
 }
 
-/// The start of a stream, and the checksum to go on with.
-pub fn encode_start() -> (Bytes, u32) {
-    framed::start(MAGIC)
+/// Writes a batch of [`Rows`] as a payload.
+pub fn encode_rows(batch: &Batch, out: &mut BytesMut) {
+    for write in &batch.writes {
+        let Write::Put(table, key, value) = write else { unreachable!("rows are put") };
+        out.put_u8(*table as u8);
+        put_bytes(out, key);
+        put_bytes(out, value);
+    }
 }
 
-/// A batch of [`Rows`] as a frame.
-pub fn encode_batch(batch: &Batch, checksum: &mut u32) -> Bytes {
-    framed::frame(checksum, |out| {
-        for write in &batch.writes {
-            let Write::Put(table, key, value) = write else { unreachable!("rows are put") };
-            out.put_u8(*table as u8);
-            put_bytes(out, key);
-            put_bytes(out, value);
-        }
-    })
-}
-
-/// The end of a stream.
-pub fn encode_end(checksum: u32) -> Bytes {
-    framed::end(checksum)
+/// The batch in a payload.
+pub fn decode_rows(payload: Bytes) -> Result<Batch, Fault> {
+    take_rows(payload).ok_or_else(|| Fault::corrupt("the rows of a snapshot can't be read"))
 }
 
 fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
@@ -124,40 +118,7 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-/// Reads a stream that comes in pieces of any size.
-#[derive(Debug)]
-pub struct SnapshotReader(Frames);
-
-impl Default for SnapshotReader {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl SnapshotReader {
-    /// A reader at the start of a stream.
-    pub fn new() -> Self {
-        Self(Frames::new(MAGIC))
-    }
-
-    /// The next piece.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.0.push(bytes);
-    }
-
-    /// The next batch; None if it has not come in whole, or at the end.
-    pub fn next_batch(&mut self) -> Result<Option<Batch>, Fault> {
-        let Some(payload) = self.0.next_frame().map_err(|Broken(why)| broken(why))? else { return Ok(None) };
-        decode_rows(payload).map(Some).ok_or_else(|| broken("a frame's rows can't be read"))
-    }
-
-    /// Whether the whole stream has been read; an error if it was cut.
-    pub fn finish(&self) -> Result<(), Fault> {
-        self.0.finish().map(drop).map_err(|Broken(why)| broken(why))
-    }
-}
-
-fn decode_rows(mut payload: Bytes) -> Option<Batch> {
+fn take_rows(mut payload: Bytes) -> Option<Batch> {
     let mut batch = Batch::default();
     while payload.has_remaining() {
         let table = *Table::ALL.get(usize::from(payload.get_u8()))?;
@@ -171,8 +132,4 @@ fn decode_rows(mut payload: Bytes) -> Option<Batch> {
 fn take_bytes(payload: &mut Bytes) -> Option<Bytes> {
     let length = payload.try_get_u32_le().ok()? as usize;
     (length <= payload.len()).then(|| payload.split_to(length))
-}
-
-fn broken(why: &str) -> Fault {
-    Fault::corrupt(format!("a snapshot's stream can't be read: {why}"))
 }

@@ -2,7 +2,7 @@
 //!
 //! A `.snap` (`TERM-INDEX.snap`, 16 hex digits each) holds raft's part of a snapshot: the configuration and etcd's
 //! JSON of the members. It counts only if the log has a mark for it, and is written before the mark. The tables that
-//! a member far behind is sent are a stream of their own, [`crate::state::SnapshotReader`]'s.
+//! a member far behind is sent are a stream of their own, of [`crate::state::Rows`].
 //!
 //! Files get their names only when they are durable; what has not got so far begins with `tmp`, which etcd, too,
 //! removes at start.

@@ -5,13 +5,14 @@ use bytes::Bytes;
 use kontiki::{
     auth::{Access, Action, Password, Permission, Session, Who},
     error::{Fault, Refusal},
+    framed::{self, Broken, Frames},
     membership::{Member, promotion, removal},
     mvcc::{
         Compare, CompareResult, CompareTarget, DeleteRequest, Event, Op, PutRequest, RangeRequest, TxnRequest,
     },
     raft::{Entry, Payload},
-    state::{Alarm, AlarmAction, AlarmKind, Command, LeaseChange, Reply, Rows, SnapshotReader},
-    state::{encode_batch, encode_end, encode_start},
+    state::{Alarm, AlarmAction, AlarmKind, Command, LeaseChange, Reply, Rows, SNAPSHOT_MAGIC},
+    state::{decode_rows, encode_rows},
     storage::{Backend, MemBackend},
     table::Table,
     types::{Index, KeyRange, LeaseId, NodeId, RangeEnd, Revision, Term},
@@ -343,12 +344,13 @@ fn a_snapshot_that_is_cut_or_rotten_or_goes_on_never_passes() {
 /// The tables as a stream.
 fn sent(tables: &MemBackend, batch_bytes_max: usize) -> Vec<u8> {
     let view = tables.snapshot().unwrap();
-    let (start, mut checksum) = encode_start();
+    let (start, mut checksum) = framed::start(SNAPSHOT_MAGIC);
     let mut out = start.to_vec();
     for batch in Rows::new(&view, batch_bytes_max) {
-        out.extend_from_slice(&encode_batch(&batch.unwrap(), &mut checksum));
+        let batch = batch.unwrap();
+        out.extend_from_slice(&framed::frame(&mut checksum, |out| encode_rows(&batch, out)));
     }
-    out.extend_from_slice(&encode_end(checksum));
+    out.extend_from_slice(&framed::end(checksum));
     out
 }
 
@@ -357,24 +359,21 @@ fn received(
     stream: &[u8],
     piece: usize,
 ) -> impl Iterator<Item = Result<kontiki::table::Batch, Fault>> + use<> {
-    let mut reader = SnapshotReader::new();
+    let broken = |Broken(why)| Fault::corrupt(why);
+    let mut frames = Frames::new(SNAPSHOT_MAGIC);
     let mut batches = Vec::new();
     for piece in stream.chunks(piece) {
-        reader.push(piece);
-        loop {
-            match reader.next_batch() {
-                Ok(Some(batch)) => batches.push(Ok(batch)),
-                Ok(None) => break,
-                Err(fault) => {
-                    batches.push(Err(fault));
-                    return batches.into_iter();
-                }
+        frames.push(piece);
+        while let Some(payload) = frames.next_frame().map_err(broken).transpose() {
+            let batch = payload.and_then(decode_rows);
+            let ends = batch.is_err();
+            batches.push(batch);
+            if ends {
+                return batches.into_iter();
             }
         }
     }
-    if let Err(fault) = reader.finish() {
-        batches.push(Err(fault));
-    }
+    batches.extend(frames.finish().err().map(|why| Err(broken(why))));
     batches.into_iter()
 }
 
