@@ -253,18 +253,10 @@ impl<'a, H: Host> Stream<'a, H> {
         let log = world.record(|history| {
             let id = history.watches.len() as u64;
             history.watches.push(WatchLog {
-                id,
-                client,
-                member,
                 user: self.user.clone(),
                 stream: self.number.unwrap_or(id),
-                create: one.create.clone(),
-                start,
-                responses: Vec::new(),
-                asked: Vec::new(),
-                cancel: None,
-                ended: None,
                 resumes,
+                ..WatchLog::new(id, client, member, one.create.clone(), start)
             });
             id
         });

@@ -152,20 +152,8 @@ fn generate(storm: &Storm, seed: u64) -> History {
         }
     }
     if storm.watched {
-        history.watches.push(WatchLog {
-            id: 1,
-            client: 0,
-            member: 0,
-            user: None,
-            stream: 1,
-            create: pb::WatchCreateRequest { prev_kv: true, ..watch_all(0) },
-            start: Micros(0),
-            responses,
-            asked: Vec::new(),
-            cancel: None,
-            ended: None,
-            resumes: None,
-        });
+        let create = pb::WatchCreateRequest { prev_kv: true, ..watch_all(0) };
+        history.watches.push(WatchLog { responses, ..WatchLog::new(1, 0, 0, create, Micros(0)) });
     }
     history.settings.ended = Micros(clocks.into_iter().max().unwrap_or(0));
     history

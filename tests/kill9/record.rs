@@ -89,20 +89,8 @@ impl Recorder {
     ) -> u64 {
         let mut history = self.history();
         let (id, start) = (history.watches.len() as u64, self.now());
-        history.watches.push(WatchLog {
-            id,
-            client,
-            member: contact.number(),
-            user: None,
-            stream: id,
-            create: create.clone(),
-            start,
-            responses: Vec::new(),
-            asked: Vec::new(),
-            cancel: None,
-            ended: None,
-            resumes,
-        });
+        let log = WatchLog::new(id, client, contact.number(), create.clone(), start);
+        history.watches.push(WatchLog { resumes, ..log });
         id
     }
 

@@ -148,23 +148,16 @@ pub(super) fn keeps(history: &History, found: &mut Found) {
             }
         }
         let held = matched.entry((message.from, message.term)).or_default();
-        match message.fact {
-            Fact::AppendAccepted { matched } => *held = (*held).max(matched),
-            Fact::AppendRejected { prev, .. } if prev > 0 && prev <= *held => {
-                let text = format!(
-                    "{:x} refuses what follows index {prev} in term {}, and had acknowledged {held} in that term",
-                    message.from, message.term
-                );
-                found.tell("raft/keeps", message.at, text);
-            }
-            Fact::Append { .. }
-            | Fact::AppendRejected { .. }
-            | Fact::Vote { .. }
-            | Fact::VoteReply { .. }
-            | Fact::Snapshot { .. }
-            | Fact::Heartbeat { .. }
-            | Fact::HeartbeatReply { .. }
-            | Fact::ReadIndexReply { .. } => {}
+        if let Fact::AppendAccepted { matched } = message.fact {
+            *held = (*held).max(matched);
+        } else if let Fact::AppendRejected { prev, .. } = message.fact
+            && (1..=*held).contains(&prev)
+        {
+            let text = format!(
+                "{:x} refuses what follows index {prev} in term {}, and had acknowledged {held} in that term",
+                message.from, message.term
+            );
+            found.tell("raft/keeps", message.at, text);
         }
     }
 }

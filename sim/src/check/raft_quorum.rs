@@ -129,18 +129,10 @@ impl Reach {
     }
 
     fn message(&mut self, message: &MessageFact) {
-        match &message.fact {
-            Fact::AppendAccepted { matched } => self.raise(message.from, message.term, *matched),
-            Fact::Append { prev, entries, .. } => {
-                self.raise(message.from, message.term, prev.index + entries.len() as u64);
-            }
-            Fact::AppendRejected { .. }
-            | Fact::Vote { .. }
-            | Fact::VoteReply { .. }
-            | Fact::Snapshot { .. }
-            | Fact::Heartbeat { .. }
-            | Fact::HeartbeatReply { .. }
-            | Fact::ReadIndexReply { .. } => {}
+        if let Fact::AppendAccepted { matched } = message.fact {
+            self.raise(message.from, message.term, matched);
+        } else if let Fact::Append { prev, entries, .. } = &message.fact {
+            self.raise(message.from, message.term, prev.index + entries.len() as u64);
         }
     }
 

@@ -177,21 +177,7 @@ impl WatchLine {
         let create =
             pb::WatchCreateRequest::decode(decode(&self.create)?).context("not a WatchCreateRequest")?;
         let Self { id, client, member, user, stream, start, resumes, .. } = self;
-        let (responses, asked, cancel, ended) = (Vec::new(), Vec::new(), None, None);
-        Ok(WatchLog {
-            id,
-            client,
-            member,
-            user,
-            stream,
-            create,
-            start,
-            responses,
-            asked,
-            cancel,
-            ended,
-            resumes,
-        })
+        Ok(WatchLog { user, stream, resumes, ..WatchLog::new(id, client, member, create, start) })
     }
 }
 

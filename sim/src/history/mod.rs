@@ -116,6 +116,32 @@ pub struct WatchLog {
     pub resumes: Option<u64>,
 }
 
+impl WatchLog {
+    /// One that was just asked for, on a stream of its own, by nobody in particular.
+    pub const fn new(
+        id: u64,
+        client: u32,
+        member: u32,
+        create: pb::WatchCreateRequest,
+        start: Micros,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            member,
+            user: None,
+            stream: id,
+            create,
+            start,
+            responses: Vec::new(),
+            asked: Vec::new(),
+            cancel: None,
+            ended: None,
+            resumes: None,
+        }
+    }
+}
+
 /// What the oracles must know of the run besides what happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

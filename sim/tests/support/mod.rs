@@ -130,21 +130,8 @@ impl Tale {
     ) -> &mut Self {
         let id = 100 + self.history.watches.len() as u64;
         let responses = responses.into_iter().map(|(at, response)| (Micros(at), response)).collect();
-        let (start, cancel, ended, resumes) = (Micros(start), None, None, None);
-        self.history.watches.push(WatchLog {
-            id,
-            client: 0,
-            member: 0,
-            user: None,
-            stream: id,
-            create,
-            start,
-            responses,
-            asked: Vec::new(),
-            cancel,
-            ended,
-            resumes,
-        });
+        let log = WatchLog::new(id, 0, 0, create, Micros(start));
+        self.history.watches.push(WatchLog { responses, ..log });
         self
     }
 }
