@@ -23,3 +23,18 @@ pub fn caught(act: impl FnOnce()) -> Option<String> {
     let outcome = panic::catch_unwind(AssertUnwindSafe(act));
     outcome.err().map(|_| LAST.with(|last| last.borrow_mut().take()).unwrap_or_else(|| "panic".into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::caught;
+
+    #[test]
+    fn a_panic_is_told_with_its_place() {
+        assert_eq!(caught(|| {}), None);
+        let told = caught(|| panic!("two\nlines")).expect("it panics");
+        assert!(told.starts_with("panic: panicked at ") && told.contains("panics.rs:"), "{told}");
+        assert!(told.ends_with("two lines"), "{told}");
+        // And the one before is forgotten.
+        assert_eq!(caught(|| {}), None);
+    }
+}

@@ -48,9 +48,6 @@ const LEASE_EARLY_MAX: Micros = 1_000_000;
 /// How late a lease may end in the calm: the leader notices, proposes, and commits.
 const LEASE_LATE_MAX: Micros = 5_000_000;
 
-/// Messages of a run: many times what any has whose members have nothing wrong.
-const MESSAGES_MAX: usize = 2_000_000;
-
 /// How often they are counted.
 const REST_LOOKED_AT: Micros = 50_000;
 
@@ -264,12 +261,7 @@ async fn one_is_apart<H: Host>(world: &World<H>, plan: &Plan) {
         };
         let corrupt = told.alarms.iter().filter(|alarm| alarm.alarm == pb::AlarmType::Corrupt as i32);
         let accused: Vec<u64> = corrupt.map(|alarm| alarm.member_id).collect();
-        if accused != world.id(apart).map(|id| vec![id.0]).unwrap_or_default() {
-            world.fail(format!(
-                "state/blame: member {apart} has another state than the others, and those accused are {accused:x?}"
-            ));
-        }
-        return;
+        return world.fail_if(world.id(apart).and_then(|id| check::state_hash::blame(id.0, &accused)));
     }
 }
 
@@ -289,9 +281,8 @@ async fn from_a_newer_version<H: Host>(world: &World<H>) {
     let payloads = vec![Payload::Command(Bytes::from_static(OPERATION))];
     world.net.bring(leader, Message { from, to, term: Term(0), body: Body::Propose { payloads } });
     world.until(world.host.now() + CALM).await;
-    if serve.iter().all(|member| world.runs(*member)) {
-        world.fail("state/unknown-operation: members went on behind an entry that they do not know".into());
-    }
+    let run: Vec<bool> = serve.iter().map(|member| world.runs(*member)).collect();
+    world.fail_if(check::state_hash::behind_the_unknown(&run));
 }
 
 /// Ends when there are more messages than a run can have whose members come to rest, and says so.
@@ -299,8 +290,8 @@ async fn without_rest<H: Host>(world: &World<H>) {
     loop {
         world.host.sleep(REST_LOOKED_AT).await;
         let messages = world.record(|history| history.messages.len());
-        if messages > MESSAGES_MAX {
-            return world.fail(format!("liveness/rest: members have sent {messages} messages and go on"));
+        if let Some(wrong) = check::liveness::rest(messages) {
+            return world.fail(wrong);
         }
     }
 }
@@ -409,12 +400,8 @@ async fn write_and_read<H: Host>(world: &World<H>, plan: &Plan, client: &Client<
     let put = pb::PutRequest { key: key.clone().into(), value: vec![b'1'].into(), ..Default::default() };
     let get = pb::RangeRequest { key: key.into(), ..Default::default() };
     for outcome in [client.call(member, put).await, client.call(member, get).await] {
-        if !matches!(outcome, Outcome::Ok(_)) {
-            world.fail(format!(
-                "liveness: {} s after the last fault member {member} answers {outcome:?}",
-                (world.host.now() - plan.calm_from) / 1_000_000
-            ));
-        }
+        let since = Time(world.host.now() - plan.calm_from);
+        world.fail_if(check::liveness::serves(member, &outcome, since));
     }
 }
 

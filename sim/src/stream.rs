@@ -405,3 +405,49 @@ fn next_revision(response: &pb::WatchResponse, from_now: bool) -> Option<i64> {
 fn decoded(raw: &kontiki::wire::RawKeyValue) -> Kv {
     Kv::from_raw(raw).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{storm::Executor, swarm::Swarm};
+
+    fn failures(act: impl FnOnce(&mut Stream<'_, Executor>)) -> Vec<String> {
+        let knobs = Swarm::default().plan(1).knobs;
+        let world = World::new(Executor::new(), knobs, 1, false);
+        let client = Client::new(world.clone(), 5, 1);
+        let mut wanted = [Wanted::new(pb::WatchCreateRequest::default())];
+        let mut stream = Stream::new(&world, &client, 3, &mut wanted);
+        act(&mut stream);
+        world.failures()
+    }
+
+    fn about(watch_id: i64) -> pb::WatchResponse {
+        pb::WatchResponse { watch_id, ..Default::default() }
+    }
+
+    #[test]
+    fn what_is_heard_is_of_a_watch_that_was_asked_for() {
+        let created = pb::WatchResponse { created: true, ..about(7) };
+        let right = failures(|stream| {
+            assert!(stream.due(0).is_some());
+            stream.hear(created.clone());
+            stream.hear(about(7));
+            stream.hear(about(-1));
+        });
+        assert!(right.is_empty(), "{right:?}");
+        let unknown = failures(|stream| {
+            assert!(stream.due(0).is_some());
+            stream.hear(created.clone());
+            stream.hear(about(8));
+        });
+        assert_eq!(
+            unknown,
+            ["watch/stray: client 5 heard of watch 8, which it never had, on a stream of member 3"]
+        );
+        let unasked = failures(|stream| stream.hear(created.clone()));
+        assert_eq!(
+            unasked,
+            ["watch/stray: member 3 created a watch for client 5, which had not asked for one"]
+        );
+    }
+}

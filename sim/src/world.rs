@@ -31,9 +31,10 @@ use secrets::{PlainSigner, Remembering};
 
 use crate::{
     backend::SimBackend,
+    check,
     client::CLIENTS,
     clock::{SimClock, TRUE_RATE},
-    history::{self, Call, History, MessageFact},
+    history::{self, History, MessageFact},
     host::{Host, Micros, Process},
     lock::lock,
     moments::Moments,
@@ -341,6 +342,11 @@ impl<H: Host> World<H> {
         self.lock().failures.push(what);
     }
 
+    /// Notes what should never be, if there is something.
+    pub fn fail_if(&self, wrong: Option<String>) {
+        wrong.into_iter().for_each(|wrong| self.fail(wrong));
+    }
+
     /// What should never be and was.
     pub fn failures(&self) -> Vec<String> {
         self.lock().failures.clone()
@@ -448,10 +454,8 @@ impl<H: Host> World<H> {
         self.host.spawn(process, Box::pin(async move { watching.watch_leader(address, handle).await }));
         match running.exit().await {
             Exit::Removed => {
-                let removes = |call: &Call| matches!(call, Call::MemberRemove(asked) if asked.id == id.0);
-                if !self.record(|history| history.ops.iter().any(|op| removes(&op.call))) {
-                    self.fail(format!("member {address} stopped as removed, and nobody had removed it"));
-                }
+                let wrong = self.record(|history| check::members::removed(history, address, id.0));
+                self.fail_if(wrong);
                 self.probe.event(|| Event::Exit { member: address, why: "it was removed".into() });
                 self.give_up(address);
                 self.clear(address, None);

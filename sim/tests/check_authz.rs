@@ -203,6 +203,16 @@ fn nobody_is_denied_what_is_permitted() {
     root.log_in("root", "r");
     root.refused(Some("root"), pb::MemberPromoteRequest { id: 3 }, Refusal::PermissionDenied);
     wrong(&root.tale, "authz/denied", "root was permitted");
+    let mut old = self::story();
+    old.refused(U1, put("b", "1"), Refusal::AuthOldRevision);
+    right(&old.tale);
+    let mut never = Story { tale: Tale::new(), at: 0 };
+    never.refused(None, put("b", "1"), Refusal::AuthOldRevision).ok(
+        None,
+        pb::AuthEnableRequest {},
+        pb::AuthEnableResponse::default(),
+    );
+    wrong(&never.tale, "authz/denied", "and there was none");
     let mut token = self::story();
     token.log_in("root", "r").root(get("a"), found(1, vec![]));
     token.refused(Some("root"), get("a"), Refusal::InvalidAuthToken);
@@ -255,6 +265,14 @@ fn passwords_and_answers() {
     let request = pb::AuthenticateRequest { name: "u1".into(), password: "p".into() };
     right_word.refused(None, request, Refusal::AuthFailed);
     wrong(&right_word.tale, "authz/password", "refused u1's password");
+    let mut off = story();
+    let request = pb::AuthenticateRequest { name: "u1".into(), password: "p".into() };
+    off.refused(None, request.clone(), Refusal::AuthNotEnabled);
+    wrong(&off.tale, "authz/enabled", "as if authorization were off");
+    let mut off = story();
+    off.root(pb::AuthDisableRequest {}, pb::AuthDisableResponse::default());
+    off.refused(None, request, Refusal::AuthNotEnabled);
+    right(&off.tale);
     let mut twice = story();
     twice.root(add_user("u1", "p"), pb::AuthUserAddResponse::default());
     wrong(&twice.tale, "authz/answer", "could not be");

@@ -4,7 +4,10 @@ mod support;
 
 use kontiki::{
     error::Refusal,
-    wire::etcdserverpb::{self as pb, request_op::Request, watch_create_request::FilterType},
+    wire::{
+        etcdserverpb::{self as pb, request_op::Request, watch_create_request::FilterType},
+        mvccpb,
+    },
 };
 use sim::history::Micros;
 use support::*;
@@ -91,6 +94,7 @@ fn wrong_watches_do_not() {
         (vec![created(1), events(2, vec![put_event(kv("a", "x", (2, 2, 1)), None)])], "watch/events"),
         (vec![created(1), events(2, vec![put_event(kv("c", "1", (2, 2, 1)), None)])], "watch/events"),
         (vec![created(1), events(2, vec![delete_event("a", 2, None)])], "watch/events"),
+        (vec![created(1), events(2, vec![mvccpb::Event { kv: None, ..Default::default() }])], "watch/event"),
         (vec![created(3), events(4, vec![put_event(kv("a", "2", (2, 4, 2)), None)])], "watch/prev-kv"),
         (
             vec![
@@ -120,6 +124,16 @@ fn wrong_watches_do_not() {
     wrong(&unasked, "watch/prev-kv", "not nothing");
     let negative = seen(create(-1), vec![created(6), a1()]);
     wrong(&negative, "watch/start", "got revision 2");
+    let refusal = pb::WatchResponse { canceled: true, ..created(1) };
+    wrong(&seen(create(0), vec![refusal.clone()]), "watch/canceled", "refused without a reason");
+    right(&seen(create(0), vec![pb::WatchResponse { cancel_reason: "x".to_owned(), ..refusal }]));
+    let cut = pb::WatchResponse { fragment: true, ..a1() };
+    let fragments = pb::WatchCreateRequest { fragment: true, ..create(0) };
+    wrong(
+        &seen(fragments, vec![created(1), cut, progress(2)]),
+        "watch/fragment",
+        "in the middle of a response",
+    );
     let id = seen(pb::WatchCreateRequest { watch_id: 4, ..create(0) }, vec![created(6)]);
     wrong(&id, "watch/id", "had asked for 4");
 }
@@ -246,6 +260,10 @@ fn wrong_compactions_do_not() {
         tale.ok((120, 130), compact(9), compacted(6));
     });
     wrong(&ahead, "compaction/future", "accepted at revision 6");
+    let known = after(&|tale| {
+        tale.refused((120, 130), compact(6), Refusal::FutureRevision);
+    });
+    wrong(&known, "compaction/future", "revision 6 had been seen");
     let none = after(&|tale| {
         tale.refused((120, 130), compact(5), Refusal::Compacted);
     });

@@ -7,8 +7,24 @@ use super::{
     linear::{LISTED_MAX, violation},
     request::describe,
 };
-use crate::history::{History, Op, Outcome};
+use crate::history::{History, Micros, Op, Outcome};
 use kontiki::error::Refusal;
+
+/// Messages of a run: many times what any has whose members have nothing wrong.
+const MESSAGES_MAX: usize = 2_000_000;
+
+/// Members come to rest: how many messages they have sent so far.
+pub fn rest(messages: usize) -> Option<String> {
+    (messages > MESSAGES_MAX)
+        .then(|| format!("liveness/rest: members have sent {messages} messages and go on"))
+}
+
+/// A member that is counted on answers a write and a read, `since` the last fault.
+pub fn serves(member: u32, outcome: &Outcome, since: Micros) -> Option<String> {
+    let seconds = since.0 / 1_000_000;
+    (!matches!(outcome, Outcome::Ok(_)))
+        .then(|| format!("liveness: {seconds} s after the last fault member {member} answers {outcome:?}"))
+}
 
 fn refused_by_learner(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Unknown(text) if *text == Refusal::NotSupportedForLearner.to_string())

@@ -40,6 +40,13 @@ fn added(op: &Op) -> Option<Violation> {
     })
 }
 
+/// A member stopped because it was removed, by what it says: somebody has asked for that.
+pub fn removed(history: &History, member: u32, id: u64) -> Option<String> {
+    let removes = |op: &Op| matches!(&op.call, Call::MemberRemove(asked) if asked.id == id);
+    (!history.ops.iter().any(removes))
+        .then(|| format!("member {member} stopped as removed, and nobody had removed it"))
+}
+
 /// Checks what is said of members.
 pub fn check(history: &History) -> Vec<Violation> {
     let ids = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();

@@ -20,6 +20,9 @@
 //!
 //! [`linear`] replays the history's revisions through the [`model`]; the oracles for watches, leases, locks, compaction
 //! and authorization judge by that replay, as far as it is certain.
+//!
+//! What no history tells, such as who was made to differ, is judged while the run goes, by functions beside the oracle
+//! whose rule it is ([`state_hash::blame`], [`liveness::rest`]).
 
 pub mod authz;
 pub mod compaction;

@@ -105,6 +105,23 @@ fn hash_kv(history: &History) -> Vec<Violation> {
     violations
 }
 
+/// All hashes but one member's agree, and a quorum has told of it: the ids that the CORRUPT alarm then names, if they are
+/// not this one's alone.
+pub fn blame(apart: u64, accused: &[u64]) -> Option<String> {
+    (accused != [apart]).then(|| {
+        format!(
+            "state/blame: member {apart:x} has another state than the others, and those accused are {accused:x?}"
+        )
+    })
+}
+
+/// An entry was committed that does what this version does not know: of each member that has it, whether it still runs.
+/// Nobody may go on behind it; some may not have come to it yet.
+pub fn behind_the_unknown(run: &[bool]) -> Option<String> {
+    let all = run.iter().all(|runs| *runs);
+    all.then(|| "state/unknown-operation: members went on behind an entry that they do not know".to_owned())
+}
+
 /// Checks that members agree.
 pub fn check(history: &History) -> Vec<Violation> {
     let mut violations = states(history);

@@ -303,12 +303,7 @@ impl Run {
         let run = || once(self.swarm.driver(), &plan);
         let mut verdict = run()?;
         if self.twice {
-            let again = run()?;
-            if again.hash != verdict.hash {
-                let what =
-                    format!("determinism: two runs differ: {:016x} and {:016x}", verdict.hash, again.hash);
-                verdict.violations.push(what);
-            }
+            verdict.violations.extend(differ(verdict.hash, run()?.hash));
         }
         Ok(verdict)
     }
@@ -369,6 +364,11 @@ impl Run {
     }
 }
 
+/// Two runs of a seed that are not the same, by their hashes.
+fn differ(one: u64, other: u64) -> Option<String> {
+    (one != other).then(|| format!("determinism: two runs differ: {one:016x} and {other:016x}"))
+}
+
 impl Replay {
     /// Does it.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
@@ -387,5 +387,15 @@ impl Replay {
             text::what_next(&self.source.again());
         }
         Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn two_runs_are_the_same_by_their_hashes() {
+        assert_eq!(super::differ(7, 7), None);
+        let wrong = super::differ(7, 8).expect("they differ");
+        assert_eq!(wrong, "determinism: two runs differ: 0000000000000007 and 0000000000000008");
     }
 }

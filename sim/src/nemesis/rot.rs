@@ -45,6 +45,14 @@ const CLEAR: [&str; 3] = ["corrupt", "/data/member/", "add it again"];
 const OTHER_FAULTS: [&str; 4] =
     ["os error", "the power is off", "from before the crash", "could not retrieve cluster information"];
 
+/// A member whose disk was damaged says so, and what is to be done, unless something else was wrong besides.
+fn unclear(member: Address, words: &str) -> Option<String> {
+    let clear = CLEAR.iter().all(|part| words.contains(part));
+    let other = OTHER_FAULTS.iter().any(|part| words.contains(part));
+    (!clear && !other)
+        .then(|| format!("member {member}'s disk was damaged, and all that it says is: {words}"))
+}
+
 /// What of a disk is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -211,16 +219,30 @@ impl<H: Host> Nemesis<H> {
             return;
         };
         world.probe.count("member stopped by damage");
-        let clear = CLEAR.iter().all(|part| words.contains(part));
-        if !clear && !OTHER_FAULTS.iter().any(|part| words.contains(part)) {
-            world.fail(format!("member {member}'s disk was damaged, and all that it says is: {words}"));
-        }
+        world.fail_if(unclear(member, &words));
         while world.host.now() < until && world.excused().contains(&member) && !world.runs(member) {
             self.alone(member, self.replace(member, true, 0)).await;
             world.host.sleep(REPLACE_EVERY).await;
         }
         if !world.excused().contains(&member) {
             world.probe.count("damaged member replaced");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unclear;
+
+    #[test]
+    fn who_finds_damage_says_where_and_what_is_to_be_done() {
+        let said = "/data/member/wal/0.wal is corrupt at byte 9: remove the member and add it again";
+        assert_eq!(unclear(1, said), None);
+        // It may have died of something else.
+        assert_eq!(unclear(1, "os error 28"), None);
+        for less in ["/data/member/wal/0.wal is corrupt", "something is corrupt: add it again", "no"] {
+            let wrong = unclear(1, less).expect("it lacks something");
+            assert_eq!(wrong, format!("member 1's disk was damaged, and all that it says is: {less}"));
         }
     }
 }
