@@ -19,7 +19,8 @@ build: ## Build the release binary and say where it is
 	$(DEPS); cargo build --locked --release --bin kontiki; echo "$$CARGO_TARGET_DIR/release/kontiki"
 
 test: ## The whole suite
-	$(DEPS); cargo test --locked --workspace; $(MAKE) --no-print-directory sim
+	$(DEPS); cargo test --locked --workspace; $(MAKE) --no-print-directory sim; \
+	.ci/agree "$$CARGO_TARGET_DIR/debug/sim" "$$CARGO_TARGET_DIR-sim/sim/sim"
 
 sim: ## The simulator's slice: seeds on both drivers, each oracle against wrong histories
 	$(DEPS); $(SIM) cargo test --locked --profile sim -p sim

@@ -13,3 +13,5 @@
 //!
 //! `run --twice` runs each seed two times and compares the hashes of all that happened: messages, batches with their
 //! state hashes, answers and watch responses, each with its time.
+//! `.ci/agree` compares those of a debug build and of an optimized one: what only one of them does (assertions with an
+//! effect, arithmetic that wraps) would show.

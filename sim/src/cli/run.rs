@@ -24,6 +24,7 @@ use crate::{
     coverage::{self, Coverage},
     lock::{lock, unlock},
     plan::Plan,
+    rng::mix,
     rule,
     run::Verdict,
 };
@@ -183,6 +184,8 @@ struct Totals {
     outcomes: BTreeMap<String, u64>,
     undecided: u64,
     coverage: Coverage,
+    /// Of all that happened in all of them, in whatever order they ended.
+    hash: u64,
     failed: Vec<(u64, Verdict)>,
 }
 
@@ -194,6 +197,7 @@ impl Totals {
         self.judged += verdict.took.1;
         self.undecided += verdict.undecided.len() as u64;
         self.coverage.merge(&verdict.coverage);
+        self.hash = self.hash.wrapping_add(mix(seed ^ verdict.hash));
         for (what, count) in &verdict.counts {
             *self.counts.entry(what.clone()).or_default() += count;
         }
@@ -332,6 +336,7 @@ impl Run {
                 "simulated_seconds": totals.simulated.as_secs_f64(),
                 "simulated_per_real": per_second,
                 "undecided": totals.undecided,
+                "hash": format!("{:016x}", totals.hash),
                 "happened": totals.counts,
                 "outcomes": totals.outcomes,
                 "never_reached": if self.coverage { missing } else { Vec::new() },
