@@ -157,6 +157,29 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_has_a_size_at_most() {
+        let head = |length: u32| {
+            let mut frames = Frames::new(MAGIC);
+            frames.push(MAGIC);
+            frames.push(&[length.to_le_bytes(), [0; 4]].concat());
+            frames.next_frame()
+        };
+        assert_eq!(head(FRAME_BYTES_MAX as u32), Ok(None));
+        assert_eq!(head(FRAME_BYTES_MAX as u32 + 1), Err(Broken("a frame is too large")));
+    }
+
+    #[test]
+    fn the_end_is_what_has_nothing_behind_it() {
+        let mut frames = Frames::new(MAGIC);
+        frames.push(&stream(&[b"one"]));
+        assert_eq!(frames.finish(), Err(Broken("it was cut")), "nobody has read it");
+        while frames.next_frame().expect("it is whole").is_some() {}
+        assert!(frames.finish().is_ok());
+        frames.push(b"x");
+        assert_eq!(frames.finish(), Err(Broken("it was cut")));
+    }
+
+    #[test]
     fn frames_that_are_lost_or_swapped_show() {
         let [ab, ba] = [stream(&[b"aa", b"bb"]), stream(&[b"bb", b"aa"])];
         let first = MAGIC_BYTES..MAGIC_BYTES + HEAD_BYTES + 2;

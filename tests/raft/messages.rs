@@ -20,13 +20,19 @@ fn entry(term: u64, index: u64) -> Entry {
 
 /// Member 1 of 1, 2 and 3, with 2.2, 2.3 and 2.4, of which 2.2 is committed.
 fn follower() -> Raft {
+    follower_with(|_| {})
+}
+
+fn follower_with(change: impl FnOnce(&mut Config)) -> Raft {
+    let mut config = Config::new(NodeId(1), 0);
+    change(&mut config);
     let mut restored = Restored::default();
     restored.snapshot.last = id(1, 1);
     restored.config.voters = [1, 2, 3].map(NodeId).into();
     restored.applied = Index(1);
     restored.hard = HardState { term: Term(2), vote: None, commit: Index(2) };
     restored.entries = vec![entry(2, 2), entry(2, 3), entry(2, 4)];
-    Raft::new(Config::new(NodeId(1), 0), restored).expect("sound")
+    Raft::new(config, restored).expect("sound")
 }
 
 fn receive(raft: &mut Raft, term: u64, body: Body) -> Result<Vec<Body>, StepError> {
@@ -53,7 +59,11 @@ fn settle(raft: &mut Raft) -> Vec<Body> {
 
 /// The same member as a leader in term 3; 3.5 is its first entry, and committed, and 2.4 is applied.
 fn leader() -> Raft {
-    let mut raft = follower();
+    leader_with(|_| {})
+}
+
+fn leader_with(change: impl FnOnce(&mut Config)) -> Raft {
+    let mut raft = follower_with(change);
     raft.step(Input::Campaign).expect("taken");
     let yes = |pre| Body::VoteReply { pre, granted: true };
     receive(&mut raft, 3, yes(true)).expect("taken");
@@ -121,6 +131,32 @@ fn nonsense_is_refused_and_changes_nothing() {
         let refused = receive(&mut raft, term, body.clone());
         assert!(matches!(refused, Err(StepError::Malformed { .. })), "{body:?} gave {refused:?}");
         assert_eq!((raft.term(), raft.commit(), raft.last()), (Term(2), Index(2), id(2, 4)));
+    }
+}
+
+/// Terms and indices beyond all that a cluster can reach are refused, and none that are less.
+#[test]
+fn numbers_are_in_range() {
+    const MAX: u64 = u64::MAX / 4;
+    let snapshot = |last| {
+        let meta = SnapshotMeta { last, config: follower().conf_state() };
+        Body::Snapshot(Snapshot { meta, data: Default::default() })
+    };
+    let accepted = |index| Body::AppendAccepted { matched: Index(index) };
+    for (at_most, term, body) in [
+        (true, MAX, append(id(2, 4), Vec::new(), 2)),
+        (false, MAX + 1, append(id(2, 4), Vec::new(), 2)),
+        (true, 3, append(id(2, MAX), Vec::new(), 2)),
+        (false, 3, append(id(2, MAX + 1), Vec::new(), 2)),
+        (true, 3, snapshot(id(3, MAX))),
+        (false, 3, snapshot(id(3, MAX + 1))),
+        (false, 3, snapshot(id(4, 9))),
+        (false, 3, snapshot(id(0, 0))),
+        (true, 3, accepted(MAX)),
+        (false, 3, accepted(MAX + 1)),
+    ] {
+        let taken = receive(&mut follower(), term, body.clone());
+        assert_eq!(taken.is_ok(), at_most, "{body:?} in term {term} gave {taken:?}");
     }
 }
 
@@ -315,6 +351,64 @@ fn the_log_counts_its_bytes() {
     raft.step(Input::Applied(Index(4))).expect("handed out");
     raft.step(Input::Compact(Index(3))).expect("applied");
     assert_eq!(raft.log_bytes(), 2 * empty + 5);
+}
+
+/// Entries that another leader's replaced are not on their way any more.
+#[test]
+fn what_was_replaced_is_not_on_its_way() {
+    let mut raft = follower_with(|config| config.uncommitted_bytes_max = 40);
+    receive(&mut raft, 3, append(id(2, 2), vec![entry(3, 3)], 3)).expect("taken");
+    assert_eq!((raft.last(), raft.commit()), (id(3, 3), Index(3)));
+    raft.step(Input::Campaign).expect("taken");
+    for pre in [true, false] {
+        receive(&mut raft, 4, Body::VoteReply { pre, granted: true }).expect("taken");
+    }
+    receive(&mut raft, 4, Body::AppendAccepted { matched: Index(4) }).expect("taken");
+    assert_eq!((raft.role(), raft.commit()), (RoleKind::Leader, Index(4)));
+    let propose = |raft: &mut Raft| raft.step(Input::Propose(vec![Payload::Command(vec![0; 10].into())]));
+    // With nothing on its way any size is taken, and 34 bytes and 10 are too many.
+    assert_eq!(propose(&mut raft), Ok(()));
+    assert_eq!(propose(&mut raft), Err(StepError::ProposalDropped(Dropped::Overload)));
+}
+
+/// An append has as many bytes as it may have, and the next has the rest.
+#[test]
+fn an_append_is_filled() {
+    let mut raft = leader_with(|config| config.append_bytes_max = 2 * 25);
+    receive(&mut raft, 3, Body::AppendAccepted { matched: Index(5) }).expect("taken");
+    let one = || Payload::Command(b"a".as_slice().into());
+    raft.step(Input::Propose(vec![one(), one(), one()])).expect("taken");
+    let counts: Vec<usize> = settle(&mut raft)
+        .iter()
+        .filter_map(|body| if let Body::Append { entries, .. } = body { Some(entries.len()) } else { None })
+        .collect();
+    // To 2, and to 3, who has not answered yet.
+    assert_eq!(counts, [2, 1]);
+}
+
+/// What is applied is what was handed out, in order; to hear it again is no harm.
+#[test]
+fn what_is_applied_was_handed_out() {
+    let mut raft = leader();
+    for (index, taken) in [(4, true), (3, false), (6, false), (5, true), (5, true), (4, false)] {
+        assert_eq!(raft.step(Input::Applied(Index(index))).is_ok(), taken, "{index}");
+    }
+}
+
+/// A disk is stuck when one write takes too long, however long the member has been up.
+#[test]
+fn a_write_is_under_way_since_it_was_asked_for() {
+    let mut raft = leader_with(|config| (config.check_quorum, config.persist_ticks_max) = (false, 5));
+    let tick =
+        |raft: &mut Raft, ticks: usize| (0..ticks).for_each(|_| raft.step(Input::Tick).expect("taken"));
+    tick(&mut raft, 20);
+    settle(&mut raft);
+    raft.step(Input::Propose(vec![Payload::Empty])).expect("taken");
+    assert!(raft.poll_ready().is_some_and(|ready| ready.persist.is_some()));
+    tick(&mut raft, 5);
+    assert_eq!(raft.role(), RoleKind::Leader);
+    tick(&mut raft, 1);
+    assert_eq!(raft.role(), RoleKind::Follower);
 }
 
 /// A snapshot of what is committed here says nothing new; one whose configuration lacks this member is not for it.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{
-    Options, Wal,
+    Options, RECORD_MAX, Wal,
     frame::{Encoder, Kind, Reader},
+    segment,
 };
 use crate::{
     error::Fault,
-    raft::{HardState, Payload},
+    raft::{Entry, HardState, Payload},
     storage::MemDisk,
     types::Index,
     wire::{
@@ -134,6 +135,58 @@ fn a_member_that_joined_by_snapshot_starts_behind_it() {
     assert_eq!(found.start.last.index, Index(5606));
     assert_eq!(found.start.config.voters.len(), 2);
     assert_eq!(found.entries.first().map(|entry| entry.index), Some(Index(5607)));
+}
+
+/// A record of etcd's that is wrong is corrupt; one of ours may be half written. Where ours begin is marked when such a
+/// log is opened, and nothing is written where they have begun.
+#[test]
+fn from_its_first_start_on_our_rule_holds_for_a_log_of_etcd() {
+    let path = dir().join(FIRST);
+    let disk = etcds(&fixture("wal-0.wal"));
+    let contents = |disk: &MemDisk| {
+        let bytes = disk.contents(&path).expect("it is there");
+        bytes[..segment::used(&bytes)].to_vec()
+    };
+    let etcds = contents(&disk);
+    let (wal, found) = Wal::open(disk.clone(), &dir(), options()).expect("open");
+    drop(wal);
+    let marked = contents(&disk);
+    assert!(marked.starts_with(&etcds) && marked.len() > etcds.len());
+    let (mut wal, _) = Wal::open(disk.clone(), &dir(), options()).expect("open");
+    assert_eq!(contents(&disk), marked, "it was marked already");
+    let last = found.entries.last().expect("entries");
+    let next = Entry { index: last.index.next(), ..last.clone() };
+    wal.append(&[next], None, true).expect("append");
+    drop(wal);
+    // Nothing vouches for the newest batch.
+    disk.rot(&path, marked.len() as u64 + 12, 1).expect("rot");
+    let (_, again) = Wal::open(disk.clone(), &dir(), options()).expect("it is torn");
+    assert!(again.repaired.is_some());
+    assert_eq!(again.entries, found.entries);
+    disk.rot(&path, marked.len() as u64 - 20, 1).expect("rot");
+    assert!(matches!(Wal::open(disk, &dir(), options()), Err(Fault::Corrupt(_))), "the mark itself");
+}
+
+/// A length that the file has no room for is one that was cut off, unless no record can be so long.
+#[test]
+fn a_length_is_below_the_limit() {
+    let whole = fixture("wal-0.wal");
+    let mut reader = Reader::new(&whole, 0, None);
+    while reader.next().expect("sound").is_some() {}
+    let with = |len: u64| {
+        let bytes = [&whole[..reader.offset], &len.to_le_bytes(), &[1; 64]].concat();
+        Wal::open(etcds(&bytes), &dir(), options()).map(|(_, found)| found.repaired)
+    };
+    for len in [RECORD_MAX - 8, RECORD_MAX - 16, 1 << 20] {
+        assert!(with(len).expect("cut").is_some_and(|what| what.contains("ends inside a record")), "{len}");
+    }
+    for len in [RECORD_MAX, RECORD_MAX + 8, 1 << 40] {
+        assert!(matches!(with(len), Err(Fault::Corrupt(what)) if what.contains("a length field is wrong")));
+    }
+    // A length's flag says how many zeros follow it.
+    assert!(
+        matches!(with(1 << 20 | 0x81 << 56), Err(Fault::Corrupt(what)) if what.contains("a length field"))
+    );
 }
 
 /// The last two of wal-0's records are an entry at 3152 and a state at 3200; damage them in several ways.
