@@ -165,6 +165,9 @@ mod tests {
             frames.next_frame()
         };
         assert_eq!(head(FRAME_BYTES_MAX as u32), Ok(None));
+        let mut other = Frames::new(MAGIC);
+        other.push(b"another!");
+        assert_eq!(other.next_frame(), Err(Broken("it does not start as one")));
         assert_eq!(head(FRAME_BYTES_MAX as u32 + 1), Err(Broken("a frame is too large")));
     }
 

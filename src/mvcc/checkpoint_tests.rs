@@ -132,6 +132,7 @@ impl Member {
             Ok(Some(piece)) => pieces.push(piece),
             Ok(None) => {
                 let name = CheckpointName { at: cut.at(), checksum: 7 };
+                assert_eq!(head_of(pieces), (name.at, Revision(cut.compacted.0 + 1)));
                 self.tables.write(name.batch()).expect("memory has no faults");
                 assert_eq!(CheckpointName::load(&self.tables).expect("memory has no faults"), Some(name));
                 self.named = self.cut.take().map(|(_, pieces)| pieces);
@@ -221,4 +222,35 @@ fn a_checkpoint_goes_on_behind_what_was_written_meanwhile() {
         member.check();
     }
     assert!(member.used > 0, "it came to an end");
+    // At one byte a piece each has one key, and the first has none.
+    let keys = member.store.index().from(b"").count();
+    assert_eq!(member.named.map(|pieces| pieces.len()), Some(keys + 1));
+}
+
+/// Who makes a checkpoint asks before it is named whether it is of these tables.
+#[test]
+fn a_checkpoint_is_of_the_tables_that_it_was_cut_of() {
+    let mut member = Member::new();
+    for step in [Step::Put(1, 0), Step::Put(2, 0), Step::Publish] {
+        member.step(&step);
+    }
+    let cut = member.store.cut().expect("memory has no faults").expect("there is no compaction");
+    assert_eq!(cut.at(), member.store.revision());
+    for step in [Step::Put(3, 0), Step::Compact(5), Step::Publish, Step::Remove(3), Step::Remove(3)] {
+        assert!(cut.is_of(&member.store));
+        member.step(&step);
+    }
+    assert!(cut.is_of(&member.store));
+    member.step(&Step::Replace);
+    assert!(!cut.is_of(&member.store));
+}
+
+#[test]
+fn a_name_is_taken_out_of_the_tables() {
+    let tables = MemBackend::new();
+    let name = CheckpointName { at: Revision(9), checksum: 7 };
+    for (batch, left) in [(name.batch(), Some(name)), (CheckpointName::forget(), None)] {
+        tables.write(batch).expect("memory has no faults");
+        assert_eq!(CheckpointName::load(&tables).expect("memory has no faults"), left);
+    }
 }
