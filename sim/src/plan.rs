@@ -3,6 +3,8 @@
 //! What only the run can know (who leads, what revision a client has seen) is named, not drawn: so a plan from which
 //! steps were cut still means something, which is what `shrink` lives on.
 
+mod fault;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -220,85 +222,6 @@ pub enum Fault {
     Rush { who: Who, pause: Micros, span: Micros },
     /// A fault that comes right behind the next moment of a kind, but for the first `skip`.
     Trap { on: Moment, skip: u64, after: Micros, what: Box<Fault> },
-}
-
-impl Fault {
-    /// Its name, for reports.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Crash { power: false, .. } => "kill",
-            Self::Crash { power: true, .. } => "power loss",
-            Self::CrashInDisk { .. } => "power loss in a disk operation",
-            Self::CrashAll { .. } => "all crash",
-            Self::Pause { .. } => "pause",
-            Self::Isolate { inbound: true, outbound: true, .. } => "isolation",
-            Self::Isolate { .. } => "one-way isolation",
-            Self::Split { .. } => "partition",
-            Self::Seesaw { .. } => "leaders cut off in turn",
-            Self::CutLink { .. } => "link cut",
-            Self::Weather { .. } => "bad network",
-            Self::Stall { .. } => "stalled disk",
-            Self::DiskError { .. } => "disk error",
-            Self::SlowDisk { .. } => "slow disk",
-            Self::Rot { .. } => "rot",
-            Self::Misdirect { .. } => "misdirected write",
-            Self::ClockRate { .. } => "clock rate",
-            Self::WallJump { .. } => "wall clock jump",
-            Self::MoveLeader { .. } => "leader moved",
-            Self::Replace { .. } => "member replaced",
-            Self::Join { .. } => "member joined",
-            Self::Leave { .. } => "member left",
-            Self::Update { .. } => "member updated",
-            Self::Hold { .. } => "messages held",
-            Self::Rush { .. } => "rush of clients",
-            Self::Trap { .. } => "fault at a moment",
-        }
-    }
-
-    /// How long it lasts; 0 for what is done at once.
-    pub const fn span(&self) -> Micros {
-        match self {
-            Self::Crash { down, .. }
-            | Self::CrashInDisk { down, .. }
-            | Self::CrashAll { down, .. }
-            | Self::DiskError { down, .. }
-            | Self::Rot { down, .. }
-            | Self::Misdirect { down, .. }
-            | Self::Replace { down, .. } => *down,
-            Self::Pause { span, .. }
-            | Self::Isolate { span, .. }
-            | Self::Split { span, .. }
-            | Self::CutLink { span, .. }
-            | Self::Weather { span, .. }
-            | Self::Stall { span, .. }
-            | Self::SlowDisk { span, .. }
-            | Self::Hold { span, .. }
-            | Self::Rush { span, .. }
-            | Self::ClockRate { span, .. } => *span,
-            Self::Seesaw { rounds, span } => *span * *rounds as Micros,
-            Self::WallJump { .. }
-            | Self::MoveLeader { .. }
-            | Self::Join { .. }
-            | Self::Leave { .. }
-            | Self::Update { .. }
-            | Self::Trap { .. } => 0,
-        }
-    }
-
-    /// Whether it is one member's, chosen when it begins.
-    pub const fn has_target(&self) -> bool {
-        !matches!(
-            self,
-            Self::CrashAll { .. }
-                | Self::Split { .. }
-                | Self::Seesaw { .. }
-                | Self::CutLink { .. }
-                | Self::Weather { .. }
-                | Self::MoveLeader { .. }
-                | Self::Join { .. }
-                | Self::Trap { .. }
-        )
-    }
 }
 
 /// What a client does next.
