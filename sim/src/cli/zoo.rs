@@ -1,6 +1,7 @@
 //! `zoo`.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -29,7 +30,7 @@ pub struct Zoo {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     seeds: u64,
-    /// Write the table to sim/zoo/SCORE.md too.
+    /// Write the table to sim/zoo/SCORE.md too; rows that are not run now stay there as they are.
     #[arg(long)]
     write: bool,
     /// Where the scratch copy and its builds are; $KONTIKI_CACHE/zoo or ~/.cache/kontiki/zoo by default.
@@ -37,13 +38,19 @@ pub struct Zoo {
     scratch: Option<PathBuf>,
 }
 
+/// The id of the run without a patch.
+const CONTROL: &str = "control";
+
 impl Zoo {
     /// Does it.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let scratch = Scratch::new(self.scratch.clone().map_or_else(cache, Ok)?)?;
         let control = scratch.build_control()?;
+        let patches = scratch.patches()?;
+        let names: Vec<&str> = patches.iter().map(|(name, _)| name.as_str()).collect();
+        let mut table = self.write.then(|| Table::read(scratch.score_file(), &names));
         let mut rows = Vec::new();
-        for (name, patch) in scratch.patches()? {
+        for (name, patch) in patches.clone() {
             if !self.only.is_empty() && !self.only.contains(&name) {
                 continue;
             }
@@ -57,17 +64,13 @@ impl Zoo {
             if let End::Broken(why) = &row.end {
                 eprintln!("{}: {why}", row.id);
             }
+            table.as_mut().map_or(Ok(()), |table| table.put(row.clone()))?;
             rows.push(row);
         }
         let control = if self.control > 0 { Some(self.control(&scratch, &control)?) } else { None };
-        let table = score(&rows, control.as_ref());
-        println!("\n{table}");
-        if self.write {
-            let about = format!(
-                "# The zoo's score\n\nWritten by `sim zoo`: standard settings, seeds from {} on, at most {} CPU seconds a row.\n\n",
-                self.seeds, self.budget
-            );
-            source::write(&scratch.score_file(), &(about + &table))?;
+        println!("\n{}", score(&rows, control.as_ref()));
+        if let (Some(table), Some(control)) = (&mut table, &control) {
+            table.put(control.clone())?;
         }
         let caught = |row: &Row| matches!(&row.end, End::Ran(catch) if catch.failed.is_some());
         let clean = control.is_none_or(|row| matches!(row.end, End::Ran(_)) && !caught(&row));
@@ -102,7 +105,7 @@ impl Zoo {
 
     fn control(&self, scratch: &Scratch, program: &Path) -> anyhow::Result<Row> {
         let catch = scratch.run(program, self.seeds, self.control, self.jobs)?;
-        Ok(Row { id: "control".into(), tier: "–".into(), oracle: "none".into(), end: End::Ran(catch) })
+        Ok(Row { id: CONTROL.into(), tier: "–".into(), oracle: "none".into(), end: End::Ran(catch) })
     }
 }
 
@@ -110,4 +113,27 @@ fn cache() -> anyhow::Result<PathBuf> {
     let own = std::env::var_os("KONTIKI_CACHE").map(PathBuf::from);
     let cache = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/kontiki")));
     Ok(cache.context("neither KONTIKI_CACHE nor HOME says where builds are kept")?.join("zoo"))
+}
+
+/// The table in sim/zoo/SCORE.md, which is written anew after each row: a pass takes long.
+struct Table {
+    rows: BTreeMap<String, Row>,
+    file: PathBuf,
+}
+
+impl Table {
+    /// What is there of these rows, and of the control run.
+    fn read(file: PathBuf, names: &[&str]) -> Self {
+        let rows = source::read(&file).unwrap_or_default();
+        let rows = rows.lines().filter_map(Row::parse).map(|row| (row.id.clone(), row));
+        Self { rows: rows.filter(|(id, _)| id == CONTROL || names.contains(&id.as_str())).collect(), file }
+    }
+
+    fn put(&mut self, row: Row) -> anyhow::Result<()> {
+        self.rows.insert(row.id.clone(), row);
+        let rows: Vec<Row> = self.rows.values().filter(|row| row.id != CONTROL).cloned().collect();
+        let about = "# The zoo's score\n\nWritten by `sim zoo`: standard settings. A row that survived was given about as \
+                     many CPU seconds as it has.\n\n";
+        source::write(&self.file, &(about.to_owned() + &score(&rows, self.rows.get(CONTROL))))
+    }
 }

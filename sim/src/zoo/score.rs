@@ -45,6 +45,20 @@ impl Row {
         }
     }
 
+    /// Reads what [`Row::line`] wrote; none if it is no such line.
+    pub fn parse(line: &str) -> Option<Self> {
+        let cells: Vec<&str> =
+            line.strip_prefix("| ")?.strip_suffix(" |")?.split('|').map(str::trim).collect();
+        let [id, tier, how, runs, cpu, rule, oracle, seed] = cells[..] else { return None };
+        let catch = |failed| Some(Catch { runs: runs.parse().ok()?, cpu_seconds: cpu.parse().ok()?, failed });
+        let end = match how {
+            "caught" => End::Ran(catch(Some((seed.parse().ok()?, vec![rule.to_owned()])))?),
+            "survived" => End::Ran(catch(None)?),
+            broken => End::Broken(broken.strip_prefix("error: ")?.to_owned()),
+        };
+        Some(Self { id: id.into(), tier: tier.into(), oracle: oracle.into(), end })
+    }
+
     fn cpu_if_caught(&self) -> Option<f64> {
         match &self.end {
             End::Ran(catch) if catch.failed.is_some() => Some(catch.cpu_seconds),
@@ -93,6 +107,24 @@ mod tests {
 
     fn row(id: &str, tier: &str, end: End) -> Row {
         Row { id: id.into(), tier: tier.into(), oracle: "raft".into(), end }
+    }
+
+    #[test]
+    fn a_row_is_read_as_it_was_written() {
+        let ends = [
+            End::Ran(Catch { runs: 3, cpu_seconds: 2.5, failed: Some((7, vec!["raft/quorum".into()])) }),
+            End::Ran(Catch { runs: 99, cpu_seconds: 60.0, failed: None }),
+            End::Broken("the patch does not apply: x".into()),
+        ];
+        for end in ends {
+            let row = row("R01", "T1", end);
+            assert_eq!(Row::parse(&row.line()), Some(row));
+        }
+        for other in
+            ["", "| Id | Tier | | Seeds | CPU s | Rule that fired | Oracle meant | Seed |", "- T1: 1 of 2"]
+        {
+            assert_eq!(Row::parse(other), None, "{other:?}");
+        }
     }
 
     #[test]
