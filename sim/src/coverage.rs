@@ -64,7 +64,7 @@ const OTHER_CALLS: [&str; 23] = [
     "Resign",
 ];
 
-const FAULTS: [&str; 26] = [
+const FAULTS: [&str; 27] = [
     "kill",
     "power loss",
     "power loss in a disk operation",
@@ -76,6 +76,7 @@ const FAULTS: [&str; 26] = [
     "leaders cut off in turn",
     "link cut",
     "bad network",
+    "bad links",
     "stalled disk",
     "disk error",
     "slow disk",
@@ -94,7 +95,7 @@ const FAULTS: [&str; 26] = [
 ];
 
 /// Those of one member.
-const TARGETED: [&str; 18] = [
+const TARGETED: [&str; 19] = [
     "kill",
     "power loss",
     "power loss in a disk operation",
@@ -112,6 +113,7 @@ const TARGETED: [&str; 18] = [
     "member left",
     "member updated",
     "messages held",
+    "bad links",
     "rush of clients",
 ];
 

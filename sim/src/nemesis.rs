@@ -142,9 +142,14 @@ impl<H: Host> Nemesis<H> {
         match &fault {
             Fault::CrashAll { power, down } => self.crash_all(&fault, *power, *down).await,
             Fault::Split { side, span } => self.split(&fault, side, *span).await,
-            Fault::Seesaw { rounds, span } => {
+            Fault::Seesaw { rounds, span, back } => {
                 for _ in 0..*rounds {
+                    let led = self.world.leader();
                     self.split(&fault, &self.minority_of_the_leader(), *span).await;
+                    if *back {
+                        self.give_back(led);
+                        self.wait(*span / 2).await;
+                    }
                 }
             }
             Fault::CutLink { from, to, span } => {
@@ -175,6 +180,7 @@ impl<H: Host> Nemesis<H> {
             | Fault::WallJump { who, .. }
             | Fault::Replace { who, .. }
             | Fault::Hold { who, .. }
+            | Fault::Lag { who, .. }
             | Fault::Rush { who, .. }
             | Fault::Update { who }
             | Fault::Leave { who, .. } => {
@@ -238,14 +244,22 @@ impl<H: Host> Nemesis<H> {
             }
             Fault::Leave { linger, .. } => self.alone(member, self.leave(member, *linger)).await,
             Fault::Update { .. } => self.update(member).await,
-            Fault::Hold { inbound, outbound, span, .. } => {
-                self.hold(member, *inbound, *outbound, true);
+            Fault::Hold { inbound, outbound, span, bulk, spread, .. } => {
+                let all = |link: &mut Link| (link.held, link.bulk, link.spread) = (true, *bulk, *spread);
+                self.set_links(member, *inbound, *outbound, all);
                 self.wait(*span).await;
-                self.hold(member, *inbound, *outbound, false);
+                self.set_links(member, *inbound, *outbound, |link| link.held = false);
+                self.set_links(member, *inbound, *outbound, |link| link.spread = 0);
             }
-            Fault::Rush { pause, span, .. } => {
+            Fault::Lag { inbound, outbound, link: worse, span, .. } => {
+                let to = |to: Link| move |link: &mut Link| *link = Link { cut: link.cut, ..to };
+                self.set_links(member, *inbound, *outbound, to(*worse));
+                self.wait(*span).await;
+                self.set_links(member, *inbound, *outbound, to(world.knobs.link));
+            }
+            Fault::Rush { pause, span, looks, .. } => {
                 let until = (world.host.now() + span).min(self.calm_from);
-                rush::rush(world.clone(), self.rng.clone(), member, *pause, until).await;
+                rush::rush(world.clone(), self.rng.clone(), member, *looks, *pause, until).await;
             }
             Fault::Trap { .. }
             | Fault::CrashAll { .. }
@@ -306,6 +320,7 @@ impl<H: Host> Nemesis<H> {
             | Fault::Replace { .. }
             | Fault::Join { .. }
             | Fault::Hold { .. }
+            | Fault::Lag { .. }
             | Fault::Rush { .. }
             | Fault::Update { .. }
             | Fault::Trap { .. }
@@ -340,13 +355,14 @@ impl<H: Host> Nemesis<H> {
         }
     }
 
-    fn hold(&self, member: Address, inbound: bool, outbound: bool, held: bool) {
+    /// Changes the links that lead to a member, or away from it.
+    fn set_links(&self, member: Address, inbound: bool, outbound: bool, change: impl Fn(&mut Link)) {
         for other in self.world.addresses().into_iter().filter(|other| *other != member) {
             if inbound {
-                self.world.net.set_link(other, member, |link| link.held = held);
+                self.world.net.set_link(other, member, &change);
             }
             if outbound {
-                self.world.net.set_link(member, other, |link| link.held = held);
+                self.world.net.set_link(member, other, &change);
             }
         }
     }
@@ -396,6 +412,15 @@ impl<H: Host> Nemesis<H> {
             }
         }
         side
+    }
+
+    /// Whoever leads is asked to hand over to the one that led before. Nobody waits for the answer.
+    fn give_back(&self, led: Option<Address>) {
+        let (Some(leader), Some(led)) = (self.world.leader(), led) else { return };
+        let Some(NodeId(target_id)) = self.world.id(led).filter(|_| led != leader) else { return };
+        let operator = self.operator.clone();
+        let ask = async move { drop(operator.call(leader, pb::MoveLeaderRequest { target_id }).await) };
+        self.world.host.spawn(Process::WORLD, Box::pin(ask));
     }
 
     async fn weather(&self, fault: &Fault, worse: Link, span: Micros) {

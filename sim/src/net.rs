@@ -3,7 +3,9 @@
 //!
 //! A link is one direction between two addresses. What travels is what production sends: the encoded `raftpb`
 //! message, and a snapshot's body beside it. A link may be cut, lose, duplicate, delay and so reorder; what is on
-//! its way when a link is cut, or when its sender dies, still arrives or is lost with it.
+//! its way when a link is cut, or when its sender dies, still arrives or is lost with it. An *echo* is a copy that comes
+//! in long after, whatever became of the link and of both ends meanwhile: what raft has to bear, though no connection
+//! does it.
 //!
 //! Left out: HTTP, streams and their queues, which `tests/peer` tries on real sockets.
 
@@ -31,6 +33,7 @@ use kontiki::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use bulk::Transfer;
 pub use peers::SimPeers;
 
 use crate::{
@@ -64,6 +67,12 @@ pub struct Link {
     /// What gets in stays there until it is let go on.
     #[serde(default)]
     pub held: bool,
+    /// So do snapshots.
+    #[serde(default)]
+    pub bulk: bool,
+    /// Within what time it comes in then, in any order.
+    #[serde(default)]
+    pub spread: Micros,
     /// Messages lost, in a million.
     pub loss: u32,
     /// Messages that come twice, in a million.
@@ -72,11 +81,28 @@ pub struct Link {
     pub delay: (Micros, Micros),
     /// Messages that take up to a hundred times as long, in a million.
     pub late: u32,
+    /// Messages with an echo, in a million.
+    #[serde(default)]
+    pub echoes: u32,
+    /// How long after its message an echo comes in, from and to.
+    #[serde(default)]
+    pub echo_after: (Micros, Micros),
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { cut: false, held: false, loss: 0, twice: 0, delay: (100, 1_000), late: 0 }
+        Self {
+            cut: false,
+            held: false,
+            bulk: false,
+            spread: 0,
+            loss: 0,
+            twice: 0,
+            delay: (100, 1_000),
+            late: 0,
+            echoes: 0,
+            echo_after: (0, 0),
+        }
     }
 }
 
@@ -142,6 +168,8 @@ struct Inner {
     healed: BTreeMap<(Address, Address), Micros>,
     /// What stays on its way: by link, the messages with their numbers.
     held: BTreeMap<(Address, Address), Vec<Held>>,
+    /// Echoes of what was sent until then come no more.
+    silent: Option<Micros>,
     /// What was sent until then on a link is lost: it was cut.
     lost: BTreeMap<(Address, Address), Micros>,
     /// What was sent until then from an address is lost: its process ended.
@@ -160,8 +188,13 @@ impl Inner {
     }
 }
 
-/// A message with its number.
-type Held = (u64, Vec<u8>);
+/// What stays on its way.
+enum Held {
+    /// A message with its number.
+    Message(u64, Vec<u8>),
+    /// A snapshot.
+    Bulk(Transfer),
+}
 
 /// How long a question waits for its answer: the peers' own limit in production.
 const ANSWER_MAX: Micros = 5_000_000;
@@ -228,8 +261,12 @@ impl<H: Host> Net<H> {
     fn release(&self, from: Address, to: Address) {
         let held = self.lock().held.remove(&(from, to)).unwrap_or_default();
         let link = self.link(from, to);
-        for (number, bytes) in held {
-            self.carry(from, to, number, bytes, self.delay(link));
+        for held in held {
+            let delay = self.delay(link) + self.rng.below(link.spread);
+            match held {
+                Held::Message(number, bytes) => self.carry(from, to, number, bytes, delay),
+                Held::Bulk(transfer) => self.carry_bulk(transfer, delay),
+            }
         }
     }
 
@@ -242,6 +279,20 @@ impl<H: Host> Net<H> {
             net.deliver(from, to, number, &bytes);
         };
         self.host.at(sent + delay, Box::new(arrive));
+    }
+
+    /// A copy of what was sent now comes in long after, if so drawn.
+    fn echo(&self, link: Link, arrive: impl FnOnce(&Self) + Send + 'static) {
+        if self.rng.chance(link.echoes) {
+            let (net, sent) = (self.clone(), self.host.now());
+            let again = move || {
+                if net.lock().silent.is_none_or(|until| sent > until) {
+                    arrive(&net);
+                }
+            };
+            let after = self.rng.log_between(link.echo_after.0, link.echo_after.1);
+            self.host.at(sent + after, Box::new(again));
+        }
     }
 
     /// Makes all links what they usually are, and that something else from now on.
@@ -260,6 +311,7 @@ impl<H: Host> Net<H> {
             inner.healed.insert(ends, now);
         }
         inner.usual = usual;
+        inner.silent = Some(now);
         inner.held.keys().copied().collect()
     }
 
@@ -378,6 +430,14 @@ impl<H: Host> Net<H> {
             Body::TimeoutNow => self.moments.come(Moment::HandsOver, from),
             _ => {}
         }
+        // A connection never delivers twice. What raft promises to bear comes twice all the same; a proposal that did
+        // would be two.
+        let once = matches!(message.body, Body::Propose { .. });
+        if !link.cut && !once {
+            // Also of what is lost: then it is a message that takes very long.
+            let bytes = bytes.clone();
+            self.echo(link, move |net| net.deliver(from, to, number, &bytes));
+        }
         if link.cut || self.rng.chance(link.loss) {
             self.probe.lost(number);
             // A link that is down is noticed, if not at once.
@@ -386,12 +446,9 @@ impl<H: Host> Net<H> {
             }
             return;
         }
-        // A connection never delivers twice. What raft promises to bear comes twice all the same; a proposal that did
-        // would be two.
-        let once = matches!(message.body, Body::Propose { .. });
         let put = |bytes| {
             if link.held {
-                self.lock().held.entry((from, to)).or_default().push((number, bytes));
+                self.lock().held.entry((from, to)).or_default().push(Held::Message(number, bytes));
             } else {
                 self.carry(from, to, number, bytes, self.delay(link));
             }

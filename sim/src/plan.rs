@@ -182,13 +182,31 @@ pub enum Fault {
     /// The members fall into two parts: those of `side`, by address, and the others.
     Split { side: Vec<Address>, span: Micros },
     /// Whoever leads is cut off, in a minority, time after time: each leader has entries that the next does not know.
-    Seesaw { rounds: u8, span: Micros },
+    /// Or leadership goes back to whoever had it, to be cut off anew.
+    Seesaw {
+        rounds: u8,
+        span: Micros,
+        #[serde(default)]
+        back: bool,
+    },
     /// One link is cut, in one direction.
     CutLink { from: Address, to: Address, span: Micros },
-    /// What a member sends or is sent stays on its way, and comes in when this ends.
-    Hold { who: Who, inbound: bool, outbound: bool, span: Micros },
+    /// What a member sends or is sent stays on its way, also snapshots (`bulk`), and comes in when this ends, in any
+    /// order, within `spread`.
+    Hold {
+        who: Who,
+        inbound: bool,
+        outbound: bool,
+        span: Micros,
+        #[serde(default)]
+        bulk: bool,
+        #[serde(default)]
+        spread: Micros,
+    },
     /// All links behave like this.
     Weather { link: Link, span: Micros },
+    /// The links of one member behave like this.
+    Lag { who: Who, inbound: bool, outbound: bool, link: Link, span: Micros },
     /// A disk answers nothing.
     Stall { who: Who, span: Micros },
     /// One of the disk's next operations fails.
@@ -219,7 +237,14 @@ pub enum Fault {
     /// A member's peer URLs are set to what they are.
     Update { who: Who },
     /// No fault, but what makes one felt: clients press on at a member and elsewhere, and wait for nothing.
-    Rush { who: Who, pause: Micros, span: Micros },
+    /// Some look at that member for what others were told to be written elsewhere.
+    Rush {
+        who: Who,
+        pause: Micros,
+        span: Micros,
+        #[serde(default)]
+        looks: bool,
+    },
     /// A fault that comes right behind the next moment of a kind, but for the first `skip`.
     Trap { on: Moment, skip: u64, after: Micros, what: Box<Fault> },
 }

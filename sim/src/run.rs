@@ -179,7 +179,7 @@ pub async fn drive<H: Host>(world: &World<H>, plan: &Plan) {
     let gone = if lost.from < plan.calm_from { lost.go(world, &all) } else { Vec::new() };
     world.until(plan.calm_from).await;
     phase("calm");
-    world.net.heal(Link { late: 0, twice: 0, ..plan.knobs.link });
+    world.net.heal(Link { late: 0, twice: 0, echoes: 0, ..plan.knobs.link });
     // What a fault has just let go of is done before it is judged.
     world.until(plan.calm_from + 1_000).await;
     gone.iter().for_each(|member| world.lose(*member, lost.how));

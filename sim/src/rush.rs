@@ -1,5 +1,5 @@
 //! Clients in a hurry: for a while they write and read a key or two, and renew a lease, at one member and elsewhere, and
-//! wait for no answer before they ask again.
+//! wait for no answer before they ask again; some look at that member for what was just written at another.
 //!
 //! What a fault does to a member shows in the answers of those who stay with it, and in those who wrote elsewhere
 //! meanwhile. A client that waits for each answer has one call under way when its member is cut off; of these there are
@@ -10,7 +10,7 @@ use kontiki::wire::etcdserverpb::{self as pb, request_op::Request};
 
 use crate::{
     client::Client,
-    history::Call,
+    history::{Call, Outcome},
     host::{Host, Micros, Process},
     net::Address,
     rng::Rng,
@@ -28,7 +28,16 @@ const NUMBERS: u32 = 1_000;
 const LEASES: i64 = 1_000_000;
 
 /// Presses on at `hit` and at others until a moment, `pause` apart on average.
-pub async fn rush<H: Host>(world: World<H>, rng: Rng, hit: Address, pause: Micros, until: Micros) {
+///
+/// With `looks`, some look at `hit` for what others were told to be written.
+pub async fn rush<H: Host>(
+    world: World<H>,
+    rng: Rng,
+    hit: Address,
+    looks: bool,
+    pause: Micros,
+    until: Micros,
+) {
     let first = rng.below(4) as u8;
     let keys = [workload::key(first), workload::key(if rng.chance(500_000) { first } else { first + 1 })];
     // Of each pair of clients one stays with the member that is hit.
@@ -45,12 +54,34 @@ pub async fn rush<H: Host>(world: World<H>, rng: Rng, hit: Address, pause: Micro
         let elsewhere = rng.chance(500_000) && !others.is_empty();
         let member = if elsewhere { *rng.pick(&others) } else { hit };
         let client = clients[usize::from(elsewhere)].clone();
+        let value = format!("{}.{call}", client.number);
         let what = match call {
             0 => pb::LeaseGrantRequest { id: lease.0, ttl: lease.1 }.into(),
-            _ => draw(&rng, rng.pick(&keys).clone(), format!("{}.{call}", client.number), lease.0),
+            _ if looks && elsewhere && rng.chance(400_000) => {
+                let write =
+                    pb::PutRequest { key: keys[0].clone(), value: value.into(), ..Default::default() };
+                look(&world, (client, member, write), (clients[0].clone(), hit));
+                continue;
+            }
+            _ => draw(&rng, rng.pick(&keys).clone(), value, lease.0),
         };
         world.host.spawn(Process::WORLD, Box::pin(async move { drop(client.call(member, what).await) }));
     }
+}
+
+/// As soon as somebody's write is answered, somebody else looks for it.
+fn look<H: Host>(
+    world: &World<H>,
+    (writer, at, write): (Client<H>, Address, pb::PutRequest),
+    (reader, there): (Client<H>, Address),
+) {
+    let read = pb::RangeRequest { key: write.key.clone(), ..Default::default() };
+    let both = async move {
+        if let Outcome::Ok(_) = writer.call(at, write).await {
+            reader.call(there, read).await;
+        }
+    };
+    world.host.spawn(Process::WORLD, Box::pin(both));
 }
 
 fn draw(rng: &Rng, key: Bytes, value: String, id: i64) -> Call {

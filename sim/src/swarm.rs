@@ -54,6 +54,7 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
     let short = rng.chance(300_000);
     // Some links are slow for the election timeout, as between distant places.
     let delay_max = if rng.chance(250_000) { tick_ms * 1_500 } else { tick_ms * 250 };
+    let election_ticks = rng.between(5, 12);
     Knobs {
         members: if members > 0 {
             members
@@ -61,7 +62,7 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
             *rng.pick(&[1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7])
         },
         tick_ms,
-        election_ticks: rng.between(5, 12),
+        election_ticks,
         pre_vote: rng.chance(850_000),
         strict_reconfig_check: rng.chance(400_000),
         snapshot_entries: rng.log_between(5, if short { 50 } else { 5_000 }),
@@ -84,6 +85,8 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
             // Some networks are never good, until the calm.
             late: if rng.chance(200_000) { rng.log_between(1_000, 100_000) as u32 } else { 0 },
             twice: if rng.chance(200_000) { rng.log_between(1_000, 100_000) as u32 } else { 0 },
+            echoes: if rng.chance(200_000) { rng.log_between(1_000, 300_000) as u32 } else { 0 },
+            echo_after: echo_after(rng, tick_ms * election_ticks * MS),
             ..Link::default()
         },
         drawn_order: rng.chance(700_000),
@@ -93,4 +96,9 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
         patience: rng.log_between(300 * MS, 30 * SECOND),
         one_operator: rng.chance(600_000),
     }
+}
+
+/// How long after their messages echoes come in: from much less than an election timeout to many.
+fn echo_after(rng: &Rng, election: Micros) -> (Micros, Micros) {
+    (rng.log_between(MS, election), rng.log_between(election, 30 * election))
 }

@@ -314,6 +314,7 @@ fn a_leader_counts_only_for_entries_of_its_own_term() {
     said(
         &mut own,
         vec![
+            (21, 3, 2, 3, Fact::AppendAccepted { matched: 3 }),
             (22, 2, 3, 3, Fact::Heartbeat { commit: 3, mark: None }),
             // Made before that was known, and sent behind it.
             (23, 2, 1, 3, snapshot),
@@ -331,6 +332,25 @@ fn what_was_acknowledged_is_not_refused() {
     right(&tale);
     said(&mut tale, vec![(21, 2, 1, 2, Fact::AppendRejected { prev: 1, hint: log(0, 0) })]);
     wrong(&tale, "raft/keeps", "2 refuses what follows index 1 in term 2");
+}
+
+#[test]
+fn a_heartbeat_tells_of_what_was_acknowledged() {
+    let mut tale = elected();
+    let beat = |commit| Fact::Heartbeat { commit, mark: None };
+    said(
+        &mut tale,
+        vec![
+            (20, 3, 1, 2, Fact::AppendAccepted { matched: 2 }),
+            (21, 1, 3, 2, beat(1)),
+            (22, 2, 3, 3, append(log(2, 1), &[(3, 9)])),
+            (23, 2, 3, 3, beat(0)),
+        ],
+    );
+    right(&tale);
+    // What it said in another term is no acknowledgement in this one.
+    said(&mut tale, vec![(24, 2, 3, 3, beat(1))]);
+    wrong(&tale, "raft/told", "2 tells 3 in term 3 that 1 is committed, of which that has acknowledged 0");
 }
 
 #[test]

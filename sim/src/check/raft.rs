@@ -12,6 +12,7 @@
 //!   leader may have cut it off.
 //! - `own-term`: a leader commits nothing by counting before an entry of its own term (section 5.4.2).
 //! - `keeps`: what a member has acknowledged to a leader it does not refuse that leader later.
+//! - `told`: a heartbeat tells nobody of more than it has acknowledged to that leader.
 //! - `one-change`: a leader proposes a change of the members only when the one before it is applied.
 //! - `left-config`: nobody campaigns who knows by its log that the members have changed, and has not applied it.
 //! - `config`: members at one index have one configuration, and snapshots name it.
@@ -315,6 +316,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     durable(history, &mut found);
     raft_leader::own_term(history, &mut found);
     raft_leader::keeps(history, &mut found);
+    raft_leader::told(history, &mut found);
     raft_leader::campaigns(history, &mut found);
     raft_leader::one_change(history, &mut found);
     raft_leader::configs(history, &mut found);

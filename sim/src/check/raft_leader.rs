@@ -162,6 +162,27 @@ pub(super) fn keeps(history: &History, found: &mut Found) {
     }
 }
 
+/// A heartbeat says only of what its receiver has acknowledged in that term that it is committed: of what else is in its
+/// log, a member can't tell whether it is the leader's.
+pub(super) fn told(history: &History, found: &mut Found) {
+    let mut matched: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for message in &history.messages {
+        if let Fact::AppendAccepted { matched: now } = message.fact {
+            let held = matched.entry((message.from, message.term)).or_default();
+            *held = (*held).max(now);
+        } else if let Fact::Heartbeat { commit, .. } = message.fact {
+            let held = matched.get(&(message.to, message.term)).copied().unwrap_or(0);
+            if commit > held {
+                let text = format!(
+                    "{:x} tells {:x} in term {} that {commit} is committed, of which that has acknowledged {held}",
+                    message.from, message.to, message.term
+                );
+                found.tell("raft/told", message.at, text);
+            }
+        }
+    }
+}
+
 /// Two changes of one leader: somebody has applied the first before the second is sent.
 pub(super) fn one_change(history: &History, found: &mut Found) {
     let mut applied = 0;

@@ -1,5 +1,7 @@
 //! Snapshots on their way: what raft is to know of them, with their bodies beside it.
 
+use std::sync::Arc;
+
 use kontiki::{
     raft::{Body, Message},
     runtime::PeerEvent,
@@ -7,11 +9,32 @@ use kontiki::{
     storage::{Disk, DiskFile, OpenMode},
 };
 
-use super::{Address, Net};
-use crate::{host::Host, plan::Moment};
+use super::{Address, Held, Net};
+use crate::{
+    host::{Host, Micros},
+    plan::Moment,
+};
 
 /// Bytes of a snapshot that travel in a microsecond.
 const BYTES_PER_MICRO: u64 = 100;
+
+/// A snapshot on its way.
+#[derive(Clone)]
+pub(super) struct Transfer {
+    from: Address,
+    to: Address,
+    number: u64,
+    message: Message,
+    body: Arc<[u8]>,
+    lost: bool,
+}
+
+impl Transfer {
+    /// How long it is on its way for its size alone.
+    fn span(&self) -> Micros {
+        self.body.len() as u64 / BYTES_PER_MICRO
+    }
+}
 
 impl<H: Host> Net<H> {
     pub(super) fn send_snapshot(&self, from: Address, to: Address, message: Message, body: Option<Vec<u8>>) {
@@ -19,25 +42,39 @@ impl<H: Host> Net<H> {
         let number = self.probe.sent(from, to, &message);
         (self.on_message)(&message);
         self.moments.come(Moment::SendsSnapshot, from);
-        let size = body.as_ref().map_or(0, |body| body.len() as u64);
-        let sent = self.host.now();
-        let arrives = || sent + self.delay(link) + size / BYTES_PER_MICRO;
-        let at = arrives();
-        let lost = link.cut || self.rng.chance(link.loss);
+        let delay = self.delay(link);
+        let lost = link.cut || self.rng.chance(link.loss) || body.is_none();
+        let transfer = Transfer { from, to, number, message, body: body.unwrap_or_default().into(), lost };
+        if !lost {
+            let again = transfer.clone();
+            self.echo(link, move |net| _ = net.take_snapshot(&again));
+        }
         // One whose sender takes it for lost comes again.
-        if let Some(body) = body.clone().filter(|_| !lost && self.rng.chance(link.twice)) {
-            let (net, message) = (self.clone(), message.clone());
-            let again = move || {
+        if !lost && self.rng.chance(link.twice) {
+            let (net, sent, again) = (self.clone(), self.host.now(), transfer.clone());
+            let at = sent + self.delay(link) + transfer.span();
+            let arrive = move || {
                 if !net.lock().has_lost(from, to, sent) {
-                    net.take_snapshot(to, &message, &body);
+                    net.take_snapshot(&again);
                 }
             };
-            self.host.at(arrives(), Box::new(again));
+            self.host.at(at, Box::new(arrive));
         }
-        let net = self.clone();
+        if link.held && link.bulk && !lost {
+            self.lock().held.entry((from, to)).or_default().push(Held::Bulk(transfer));
+        } else {
+            self.carry_bulk(transfer, delay);
+        }
+    }
+
+    /// It comes in, and its sender hears of that, or that it was lost.
+    pub(super) fn carry_bulk(&self, transfer: Transfer, delay: Micros) {
+        let (net, sent) = (self.clone(), self.host.now());
+        let at = sent + delay + transfer.span();
         let act = move || {
-            let lost = lost || net.lock().has_lost(from, to, sent);
-            let taken = !lost && body.is_some_and(|body| net.take_snapshot(to, &message, &body));
+            let Transfer { from, to, number, .. } = transfer;
+            let lost = transfer.lost || net.lock().has_lost(from, to, sent);
+            let taken = !lost && net.take_snapshot(&transfer);
             if taken {
                 net.probe.delivered(number, to, &[])
             } else {
@@ -46,16 +83,17 @@ impl<H: Host> Net<H> {
             // The answer may get lost where the snapshot did not.
             let back = net.link(to, from);
             let ok = taken && !back.cut && !net.rng.chance(back.loss);
-            net.tell(from, PeerEvent::SnapshotSent { to: message.to, ok });
+            net.tell(from, PeerEvent::SnapshotSent { to: transfer.message.to, ok });
         };
         self.host.at(at, Box::new(act));
     }
 
     /// Puts a snapshot's body on the receiver's disk, durably, and tells it.
-    fn take_snapshot(&self, to: Address, message: &Message, body: &[u8]) -> bool {
+    fn take_snapshot(&self, transfer: &Transfer) -> bool {
+        let Transfer { to, message, body, .. } = transfer;
         let place = {
             let inner = self.lock();
-            let endpoint = inner.endpoints.get(&to).filter(|endpoint| endpoint.id == message.to);
+            let endpoint = inner.endpoints.get(to).filter(|endpoint| endpoint.id == message.to);
             endpoint.map(|endpoint| (endpoint.disk.clone(), endpoint.snap_dir.clone()))
         };
         let Some((disk, dir)) = place else { return false };
@@ -71,8 +109,8 @@ impl<H: Host> Net<H> {
             return false;
         }
         let Message { from, term, .. } = *message;
-        self.moments.come(Moment::GetsSnapshot, to);
-        self.tell(to, PeerEvent::SnapshotReceived { from, term, snapshot: snapshot.clone(), body: path });
+        self.moments.come(Moment::GetsSnapshot, *to);
+        self.tell(*to, PeerEvent::SnapshotReceived { from, term, snapshot: snapshot.clone(), body: path });
         true
     }
 }

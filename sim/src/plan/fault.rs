@@ -18,6 +18,7 @@ impl Fault {
             Self::Seesaw { .. } => "leaders cut off in turn",
             Self::CutLink { .. } => "link cut",
             Self::Weather { .. } => "bad network",
+            Self::Lag { .. } => "bad links",
             Self::Stall { .. } => "stalled disk",
             Self::DiskError { .. } => "disk error",
             Self::SlowDisk { .. } => "slow disk",
@@ -51,12 +52,13 @@ impl Fault {
             | Self::Split { span, .. }
             | Self::CutLink { span, .. }
             | Self::Weather { span, .. }
+            | Self::Lag { span, .. }
             | Self::Stall { span, .. }
             | Self::SlowDisk { span, .. }
             | Self::Hold { span, .. }
             | Self::Rush { span, .. }
             | Self::ClockRate { span, .. } => *span,
-            Self::Seesaw { rounds, span } => *span * *rounds as Micros,
+            Self::Seesaw { rounds, span, .. } => *span * *rounds as Micros,
             Self::WallJump { .. }
             | Self::MoveLeader { .. }
             | Self::Join { .. }

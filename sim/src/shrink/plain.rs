@@ -66,8 +66,10 @@ fn simpler_values(value: &Value, found: &mut dyn FnMut(Value)) {
         Value::Object(fields) => {
             for (name, field) in fields {
                 // Times hold a run together, and a bit pattern is as plain as any.
-                if matches!(name.as_str(), "at" | "wait" | "span" | "down" | "sync" | "delay" | "span_micros")
-                {
+                if matches!(
+                    name.as_str(),
+                    "at" | "wait" | "span" | "down" | "sync" | "delay" | "echo_after" | "span_micros"
+                ) {
                     continue;
                 }
                 let mut change = |simple| {

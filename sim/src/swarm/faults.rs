@@ -4,7 +4,7 @@
 //! alone or close upon each other, with clients that press on while they last or without; some wait for a moment of a
 //! member and come right behind it.
 
-use super::{MS, SECOND};
+use super::{MS, SECOND, echo_after};
 use crate::{
     host::Micros,
     net::{Address, Link},
@@ -19,7 +19,7 @@ const FAULTS_MAX: usize = 120;
 const RUSHES_MAX: usize = 24;
 
 /// Kinds by weight: a kind's number stands for each of its shares.
-const KINDS: u64 = 31;
+const KINDS: u64 = 35;
 
 /// The kinds of members that join.
 const GROWTH: [u64; 2] = [28, 29];
@@ -107,6 +107,7 @@ fn target(fault: &Fault) -> Who {
         | Fault::Pause { who, .. }
         | Fault::Isolate { who, .. }
         | Fault::Hold { who, .. }
+        | Fault::Lag { who, .. }
         | Fault::Stall { who, .. }
         | Fault::DiskError { who, .. }
         | Fault::SlowDisk { who, .. }
@@ -131,7 +132,17 @@ fn target(fault: &Fault) -> Who {
 
 fn rush(rng: &Rng, mood: &Mood, who: Who) -> Fault {
     let span = rng.log_between(mood.election, mood.election * 4);
-    Fault::Rush { who, pause: rng.log_between(span / 60, span / 8), span }
+    press(rng, who, span)
+}
+
+fn press(rng: &Rng, who: Who, span: Micros) -> Fault {
+    Fault::Rush { who, pause: rng.log_between(span / 60, span / 8), span, looks: rng.chance(500_000) }
+}
+
+/// A rush for as long as a fault lasts.
+fn rush_along(rng: &Rng, mood: &Mood, fault: &Fault) -> Fault {
+    let span = fault.span().max(mood.election);
+    press(rng, target(fault), span)
 }
 
 fn who(rng: &Rng, knobs: &Knobs) -> Who {
@@ -146,13 +157,10 @@ fn who(rng: &Rng, knobs: &Knobs) -> Who {
 /// One fault, or some of a kind that come at once.
 fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
     match kind {
-        14 | 30 => hand_over(rng, knobs, mood),
+        14 | 30 | 34 => hand_over(rng, knobs, mood),
         0..17 => vec![plain(rng, knobs, mood, who(rng, knobs), kind)],
         17 | 18 => vec![trap(rng, knobs, mood)],
-        19 | 20 => vec![Fault::Seesaw {
-            rounds: rng.between(2, 5) as u8,
-            span: rng.log_between(mood.election, mood.election * 4),
-        }],
+        19 | 20 => seesaw(rng, mood),
         21 => {
             let (low, high) = (rng.log_between(MS, SECOND), rng.log_between(10 * MS, 12 * SECOND));
             let span = mood.span(rng).max(2 * high);
@@ -162,6 +170,17 @@ fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
         22 => vec![damage(rng, knobs)],
         23 => vec![Fault::Update { who: who(rng, knobs) }; rng.between(1, 3) as usize],
         24 => vec![rush(rng, mood, who(rng, knobs))],
+        31 | 32 => {
+            let fault = if kind == 31 {
+                plain(rng, knobs, mood, who(rng, knobs), 31)
+            } else {
+                // Around an election timeout: what is held may have been put right since, or be put right by it.
+                let who = if rng.chance(500_000) { Who::Follower } else { who(rng, knobs) };
+                hold(rng, who, rng.between(mood.election / 3, mood.election * 3 / 2))
+            };
+            vec![rush_along(rng, mood, &fault), fault]
+        }
+        33 => behind(rng, knobs, mood),
         _ => change(rng, knobs, mood, kind),
     }
 }
@@ -176,12 +195,15 @@ fn damage(rng: &Rng, knobs: &Knobs) -> Fault {
     Fault::Rot { who, file: one, offset: other, mask: 1 << rng.below(8), down }
 }
 
+/// Inbound, outbound.
+const WAYS: [(bool, bool); 3] = [(true, true), (true, false), (false, true)];
+
 /// Faults that are one thing.
 fn plain(rng: &Rng, knobs: &Knobs, mood: &Mood, who: Who, kind: u64) -> Fault {
     let span = mood.span(rng);
     let down = rng.log_between(10 * MS, 6 * SECOND);
     let any = || rng.between(1, u64::from(knobs.members)) as Address;
-    let ways = || *rng.pick(&[(true, true), (true, false), (false, true)]);
+    let ways = || *rng.pick(&WAYS);
     match kind {
         0 => Fault::Crash { who, power: false, down },
         1 | 2 => Fault::Crash { who, power: true, down },
@@ -213,11 +235,62 @@ fn plain(rng: &Rng, knobs: &Knobs, mood: &Mood, who: Who, kind: u64) -> Fault {
             rate: rng.between(1_000_000 - knobs.drift_ppm / 2, 1_000_000 + knobs.drift_ppm / 2),
             span: span * 4,
         },
+        16 => hold(rng, who, span),
         _ => {
             let (inbound, outbound) = ways();
-            Fault::Hold { who, inbound, outbound, span }
+            Fault::Lag { who, inbound, outbound, link: slow(rng, knobs, mood), span }
         }
     }
+}
+
+/// What a member sends or is sent stays on its way.
+fn hold(rng: &Rng, who: Who, span: Micros) -> Fault {
+    let (inbound, outbound) = *rng.pick(&WAYS);
+    let spread = if rng.chance(400_000) { 0 } else { rng.log_between(MS, span.max(MS)) };
+    Fault::Hold { who, inbound, outbound, span, bulk: rng.chance(500_000), spread }
+}
+
+/// Links on which messages overtake each other by up to more than an election timeout.
+fn slow(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Link {
+    let delay = (50, rng.log_between(mood.election / 16, mood.election * 3 / 2));
+    Link { delay, ..weather(rng, knobs) }
+}
+
+/// Leaders are cut off in turn while clients press on, one after the other or the same one again and again.
+fn seesaw(rng: &Rng, mood: &Mood) -> Vec<Fault> {
+    let fault = Fault::Seesaw {
+        rounds: rng.between(2, 5) as u8,
+        span: rng.log_between(mood.election, mood.election * 4),
+        back: rng.chance(500_000),
+    };
+    match rng.chance(600_000) {
+        true => vec![rush_along(rng, mood, &fault), fault],
+        false => vec![fault],
+    }
+}
+
+/// A follower falls behind while clients write, and then hears of it all at once: what it missed, or snapshots.
+fn behind(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Vec<Fault> {
+    let span = rng.log_between(mood.election, 8 * mood.election);
+    let who = if rng.chance(700_000) { Who::Follower } else { who(rng, knobs) };
+    let mut faults = vec![press(rng, Who::Leader, span)];
+    faults.push(if rng.chance(500_000) {
+        Fault::Hold {
+            who,
+            inbound: true,
+            outbound: false,
+            span,
+            bulk: true,
+            spread: rng.log_between(MS, mood.election),
+        }
+    } else {
+        Fault::Isolate { who, inbound: true, outbound: rng.chance(500_000), span }
+    });
+    if rng.chance(500_000) {
+        let sync = (rng.log_between(MS, 20 * MS), rng.log_between(20 * MS, SECOND));
+        faults.push(Fault::SlowDisk { who, sync, span: span * 3 });
+    }
+    faults
 }
 
 /// Leadership is handed over; often something happens meanwhile. Or a wall clock jumps.
@@ -230,6 +303,13 @@ fn hand_over(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Vec<Fault> {
     if rng.chance(650_000) {
         let on = *rng.pick(&[Moment::HandsOver, Moment::Campaigns, Moment::Campaigns, Moment::Leads]);
         faults.push(struck(rng, knobs, mood, on, 0));
+    }
+    if rng.chance(400_000) {
+        // What the leader and its heir say to each other, and what clients go on asking for, come in any order.
+        faults.push(rush(rng, mood, Who::Leader));
+        let (inbound, outbound) = *rng.pick(&WAYS);
+        let link = slow(rng, knobs, mood);
+        faults.push(Fault::Lag { who: Who::Leader, inbound, outbound, link, span: mood.span(rng) });
     }
     faults.push(plain(rng, knobs, mood, who, 14));
     faults
@@ -270,7 +350,7 @@ fn trap(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Fault {
 fn struck(rng: &Rng, knobs: &Knobs, mood: &Mood, on: Moment, skip: u64) -> Fault {
     let who = if rng.chance(600_000) { Who::Struck } else { who(rng, knobs) };
     // Crashes most of all; else what parts a member from the others.
-    let kind = *rng.pick(&[0, 1, 1, 1, 3, 6, 7, 7, 11, 16]);
+    let kind = *rng.pick(&[0, 1, 1, 1, 3, 6, 7, 7, 11, 16, 31]);
     let what = Box::new(plain(rng, knobs, mood, who, kind));
     Fault::Trap { on, skip, after: rng.log_between(1, 200 * MS), what }
 }
@@ -278,11 +358,12 @@ fn struck(rng: &Rng, knobs: &Knobs, mood: &Mood, on: Moment, skip: u64) -> Fault
 fn weather(rng: &Rng, knobs: &Knobs) -> Link {
     let rate = |odds: u32, max: u64| if rng.chance(odds) { rng.log_between(1_000, max) as u32 } else { 0 };
     Link {
-        cut: false,
-        held: false,
         loss: rate(500_000, 400_000),
         twice: rate(500_000, 500_000),
         delay: (50, rng.log_between(1_000, knobs.tick_ms * MS * 3)),
         late: rate(500_000, 200_000),
+        echoes: rate(300_000, 500_000),
+        echo_after: echo_after(rng, knobs.tick_ms * knobs.election_ticks * MS),
+        ..Link::default()
     }
 }
