@@ -97,11 +97,11 @@ impl<H: Host> Nemesis<H> {
             return None;
         }
         // Nobody may be there to ask for more, where the new member is needed for a quorum.
-        let mut told = Vec::new();
+        let mut told = (0, Vec::new());
         if let Some(Outcome::Ok(Reply::MemberAdd(reply))) = added {
-            told = reply.members;
+            told = (reply.header.map_or(0, |header| header.member_id), reply.members);
         }
-        for _ in 0..JOIN_TRIES_MAX {
+        for turn in 0..JOIN_TRIES_MAX {
             if self.world.host.now() > self.calm_from + 2 * OPERATOR_MAX {
                 break;
             }
@@ -109,13 +109,19 @@ impl<H: Host> Nemesis<H> {
                 return Some(id);
             }
             // As it is now: a change that was not answered may have been made later.
-            let mut members = self.members().await;
+            let (mut teller, mut members) = self.members().await;
             if members.is_empty() {
-                members.clone_from(&told);
+                (teller, members) = told.clone();
             }
             let joining = members.iter().find(|m| m.peer_ur_ls.contains(&url)).map(|m| NodeId(m.id));
             if let (Some(id), false) = (joining, self.world.runs(address)) {
-                let own = |m: &pb::Member| if m.id == id.0 { name(address) } else { format!("x{:x}", m.id) };
+                // It asks the others in the order of their names, and believes the first. One that is behind, and stays
+                // so until there is a quorum, must not be the first for ever.
+                let own = |m: &pb::Member| match m.id {
+                    own if own == id.0 => name(address),
+                    first if first == teller && turn % 2 == 1 => format!("a{first:x}"),
+                    other => format!("x{other:x}"),
+                };
                 let cluster = members.iter().map(|m| (own(m), m.peer_ur_ls.clone())).collect();
                 self.world.wipe(address, cluster);
                 self.world.start(address);
@@ -125,12 +131,14 @@ impl<H: Host> Nemesis<H> {
         None
     }
 
-    /// The members as anybody who answers knows them.
-    async fn members(&self) -> Vec<pb::Member> {
+    /// The members as anybody who answers knows them, and who that is.
+    async fn members(&self) -> (u64, Vec<pb::Member>) {
         let member = self.world.leader().unwrap_or_else(|| *self.rng.pick(&self.world.living()));
         match self.operator.call(member, pb::MemberListRequest { linearizable: false }).await {
-            Outcome::Ok(Reply::MemberList(reply)) => reply.members,
-            _ => Vec::new(),
+            Outcome::Ok(Reply::MemberList(reply)) => {
+                (reply.header.map_or(0, |header| header.member_id), reply.members)
+            }
+            _ => (0, Vec::new()),
         }
     }
 
