@@ -245,17 +245,15 @@ impl<H: Host> Nemesis<H> {
             Fault::Leave { linger, .. } => self.alone(member, self.leave(member, *linger)).await,
             Fault::Update { .. } => self.update(member).await,
             Fault::Hold { inbound, outbound, span, bulk, spread, .. } => {
-                let all = |link: &mut Link| (link.held, link.bulk, link.spread) = (true, *bulk, *spread);
-                self.set_links(member, *inbound, *outbound, all);
+                let held = |link: &mut Link| (link.held, link.bulk, link.spread) = (true, *bulk, *spread);
+                let ways = (*inbound, *outbound);
+                self.set_links(member, ways, held);
                 self.wait(*span).await;
-                self.set_links(member, *inbound, *outbound, |link| link.held = false);
-                self.set_links(member, *inbound, *outbound, |link| link.spread = 0);
+                self.set_links(member, ways, |link| link.held = false);
+                self.set_links(member, ways, |link| link.spread = 0);
             }
-            Fault::Lag { inbound, outbound, link: worse, span, .. } => {
-                let to = |to: Link| move |link: &mut Link| *link = Link { cut: link.cut, ..to };
-                self.set_links(member, *inbound, *outbound, to(*worse));
-                self.wait(*span).await;
-                self.set_links(member, *inbound, *outbound, to(world.knobs.link));
+            Fault::Lag { inbound, outbound, link, span, .. } => {
+                self.lag(member, (*inbound, *outbound), *link, *span).await;
             }
             Fault::Rush { pause, span, looks, .. } => {
                 let until = (world.host.now() + span).min(self.calm_from);
@@ -356,7 +354,7 @@ impl<H: Host> Nemesis<H> {
     }
 
     /// Changes the links that lead to a member, or away from it.
-    fn set_links(&self, member: Address, inbound: bool, outbound: bool, change: impl Fn(&mut Link)) {
+    fn set_links(&self, member: Address, (inbound, outbound): (bool, bool), change: impl Fn(&mut Link)) {
         for other in self.world.addresses().into_iter().filter(|other| *other != member) {
             if inbound {
                 self.world.net.set_link(other, member, &change);
@@ -365,6 +363,13 @@ impl<H: Host> Nemesis<H> {
                 self.world.net.set_link(member, other, &change);
             }
         }
+    }
+
+    async fn lag(&self, member: Address, ways: (bool, bool), worse: Link, span: Micros) {
+        let to = |to: Link| move |link: &mut Link| *link = Link { cut: link.cut, ..to };
+        self.set_links(member, ways, to(worse));
+        self.wait(span).await;
+        self.set_links(member, ways, to(self.world.knobs.link));
     }
 
     /// Carries out a fault right behind a moment, if one comes before the calm.

@@ -292,7 +292,7 @@ fn the_next_leader_knows_how_long_a_lease_still_lasts() {
         from: term,
         to: 9,
         term,
-        fact: Fact::Heartbeat { commit: 1, mark: None },
+        fact: Fact::Heartbeat { commit: 0, mark: None },
     };
     tale.history.messages.extend([led(5, 1), led(29 * SECOND, 2)]);
     let says = |ttl| {
