@@ -88,11 +88,17 @@ pub fn faults(rng: &Rng, knobs: &Knobs, calm_from: Micros) -> Vec<Timed<Fault>> 
             break;
         }
         for what in fault(rng, knobs, &mood, *rng.pick(&mood.kinds)) {
-            if rushes < RUSHES_MAX && rng.chance(mood.rush) {
-                rushes += 1;
+            // With a rush of its own, a fault needs no other.
+            let presses = matches!(what, Fault::Rush { .. });
+            let pressed = !presses && rng.chance(mood.rush);
+            if rushes == RUSHES_MAX && presses {
+                continue;
+            }
+            if rushes < RUSHES_MAX && pressed {
                 // Before it, so that both mean the same member.
                 faults.push(Timed { at, what: rush(rng, &mood, target(&what)) });
             }
+            rushes = RUSHES_MAX.min(rushes + usize::from(presses || pressed));
             faults.push(Timed { at: at + 1, what });
         }
     }
