@@ -132,48 +132,65 @@ fn found(options: &Options) -> Result<(NodeId, ClusterId, Vec<Change>), Fault> {
     Ok((me, roster.initial_cluster_id(), roster.bootstrap_changes()))
 }
 
-/// A cluster that runs: the peers tell who is in it, and which of them this member is.
+/// A cluster that runs: the peers tell who is in it, and which of them this member is. One that lags may not know of
+/// this member yet, and learn of it only once this member is there to vote: then another is asked. (etcd takes what the
+/// first says.)
 async fn join<R: Runtime>(runtime: &R, options: &Options) -> Result<(NodeId, ClusterId, Vec<Member>), Fault> {
-    let others: Vec<String> = options
-        .cluster
-        .iter()
-        .filter(|(name, _)| **name != options.name)
-        .flat_map(|(_, urls)| urls.clone())
-        .collect();
-    let refused = |text: String| Fault::Refused(text);
-    let (cluster, members) = runtime
-        .fetch_cluster(others)
-        .await
-        .ok_or_else(|| refused("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs".into()))?;
+    let others = options.cluster.iter().filter(|(name, _)| **name != options.name);
+    let mut refused = None;
+    for url in others.flat_map(|(_, urls)| urls) {
+        let Some((cluster, members)) = runtime.fetch_cluster(vec![url.clone()]).await else { continue };
+        match own_id(options, &members) {
+            Ok(me) => return Ok((me, cluster, members.into_iter().filter(|m| m.id != me).collect())),
+            // Whoever has been a member promised things that an empty log does not know: nobody who has not heard of
+            // that may let it in.
+            Err(why) if own(options, &members).is_some_and(Member::is_started) => return Err(why),
+            Err(why) => drop(refused.get_or_insert(why)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        Fault::Refused("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs".into())
+    }))
+}
+
+fn sorted(urls: &[String]) -> Vec<String> {
+    let mut urls = urls.to_vec();
+    urls.sort();
+    urls
+}
+
+/// The member that this one is to be, among those that a peer told.
+fn own<'a>(options: &Options, members: &'a [Member]) -> Option<&'a Member> {
+    let mine = sorted(options.cluster.get(&options.name).map_or(&[], Vec::as_slice));
+    members.iter().find(|m| sorted(&m.peer_urls) == mine)
+}
+
+/// Who this member is in a cluster that a peer told, if it is the one that the flags tell.
+fn own_id(options: &Options, members: &[Member]) -> Result<NodeId, Fault> {
+    let refused = |text: String| Err(Fault::Refused(text));
     if members.len() != options.cluster.len() {
-        return Err(refused(format!(
+        return refused(format!(
             "error validating peerURLs: member count is unequal: --initial-cluster has {}, the cluster has {}",
             options.cluster.len(),
             members.len()
-        )));
+        ));
     }
-    let sorted = |urls: &[String]| {
-        let mut urls = urls.to_vec();
-        urls.sort();
-        urls
-    };
     for (name, urls) in &options.cluster {
         if !members.iter().any(|m| sorted(&m.peer_urls) == sorted(urls)) {
-            return Err(refused(format!(
+            return refused(format!(
                 "error validating peerURLs: unmatched member while checking PeerURLs: {name} at {}",
                 urls.join(",")
-            )));
+            ));
         }
     }
-    let mine = sorted(options.cluster.get(&options.name).map_or(&[], Vec::as_slice));
-    let me = members.iter().find(|m| sorted(&m.peer_urls) == mine).ok_or_else(|| {
-        refused(format!("the cluster has no member at {}: add it first (member add)", mine.join(",")))
-    })?;
-    if me.is_started() {
-        return Err(refused(format!("member {} has already been bootstrapped", me.id)));
+    match own(options, members) {
+        Some(me) if me.is_started() => refused(format!("member {} has already been bootstrapped", me.id)),
+        Some(me) => Ok(me.id),
+        None => refused(format!(
+            "the cluster has no member at {}: add it first (member add)",
+            options.cluster.get(&options.name).map(|urls| sorted(urls).join(",")).unwrap_or_default()
+        )),
     }
-    let id = me.id;
-    Ok((id, cluster, members.into_iter().filter(|m| m.id != id).collect()))
 }
 
 fn restart<R: Runtime>(runtime: &R, options: &Options, paths: &Paths) -> Result<Booted<R>, Fault> {
@@ -323,4 +340,36 @@ fn force_alone(
     hard.commit = Index(last.0 + removals.len() as u64);
     entries.extend(removals.iter().cloned());
     Ok(removals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(number: u64) -> Vec<String> {
+        vec![format!("http://10.0.0.{number}:2380")]
+    }
+
+    fn member(number: u64, started: bool) -> Member {
+        let name = if started { format!("m{number}") } else { String::new() };
+        Member { id: NodeId(number), name, peer_urls: url(number), ..Member::default() }
+    }
+
+    #[test]
+    fn a_newcomer_finds_itself_only_in_the_cluster_that_it_was_told() {
+        let cluster = (1..=3).map(|number| (format!("m{number}"), url(number))).collect();
+        let options = Options { cluster, ..Options::new("m3", "/data".into()) };
+        let told = |members: &[(u64, bool)]| {
+            let members: Vec<Member> = members.iter().map(|(n, started)| member(*n, *started)).collect();
+            own_id(&options, &members).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(told(&[(1, true), (2, true), (3, false)]), Ok(NodeId(3)));
+        let refused = |members: &[(u64, bool)], why: &str| {
+            let text = told(members).expect_err("it is another cluster");
+            assert!(text.contains(why), "{text}");
+        };
+        refused(&[(1, true), (2, true)], "--initial-cluster has 3, the cluster has 2");
+        refused(&[(1, true), (2, true), (4, false)], "unmatched member");
+        refused(&[(1, true), (2, true), (3, true)], "has already been bootstrapped");
+    }
 }
