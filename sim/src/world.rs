@@ -447,6 +447,8 @@ impl<H: Host> World<H> {
             slot.id = Some(id);
             slot.up = Some(handle.clone());
         });
+        let at = self.time();
+        self.record(|history| history.ups.push(history::Up { at, member: address, node: id.0 }));
         self.probe.event(|| Event::Up { member: address, id: id.to_string() });
         let watching = self.clone();
         let process = self.process(address).unwrap_or(Process::WORLD);

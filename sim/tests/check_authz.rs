@@ -6,7 +6,7 @@ use kontiki::{
     error::Refusal,
     wire::{authpb, etcdserverpb as pb},
 };
-use sim::history::{Boot, Call, Micros, Reply};
+use sim::history::{Applied, Boot, Call, LogFact, Micros, Reply, Up};
 use support::*;
 
 /// A history whose calls come one after the other, ten microseconds each.
@@ -194,6 +194,12 @@ fn keys_of_leases_are_keys() {
     wrong(&hung.tale, "authz/permitted", "to write \"z\"");
 }
 
+/// The member has applied up to an index.
+fn applied(at: u64, index: u64) -> Applied {
+    let (node, incarnation, term) = (1, 0, 1);
+    Applied { at: Micros(at), node, incarnation, index, term, hash: None, revision: None, snapshot: false }
+}
+
 #[test]
 fn nobody_is_denied_what_is_permitted() {
     let mut story = story();
@@ -218,17 +224,12 @@ fn nobody_is_denied_what_is_permitted() {
     token.refused(Some("root"), get("a"), Refusal::InvalidAuthToken);
     right(&token.tale);
     token.tale.history.boots.push(Boot::new(Micros(1), 1, 0));
-    token.tale.history.applied.push(sim::history::Applied {
-        at: Micros(2),
-        node: 1,
-        incarnation: 0,
-        index: 20,
-        term: 1,
-        hash: None,
-        revision: None,
-        snapshot: false,
-    });
+    token.tale.history.applied.push(applied(2, 20));
     wrong(&token.tale, "authz/token", "nothing had ended");
+    // Another member has taken the place of who knew the token, and answers nothing else.
+    let mut replaced = token.tale.clone();
+    replaced.history.ups.push(Up { at: Micros(token.at - 5), member: 0, node: 2 });
+    right(&replaced);
     token.refused(Some("root"), pb::MemberPromoteRequest { id: 3 }, Refusal::UserEmpty);
     wrong(&token.tale, "authz/nobody", "came from root");
 }
@@ -254,6 +255,15 @@ fn watches_are_permitted_as_a_whole() {
     right(&with(&open, denied.clone()));
     wrong(&with(&open, created(1)), "authz/watch", "was not permitted to read \"aa\" and all behind it");
     wrong(&with(&one, denied), "authz/watch", "was permitted it all the time");
+    // A member that knows that authorization is on, and one that a crash has taken back to before it was.
+    let mut known = with(&open, created(1));
+    known.history.applied = vec![applied(100, 5), applied(171, 10), applied(172, 11)];
+    wrong(&known, "authz/watch", "was not permitted");
+    let mut crashed = known.clone();
+    let mut boot = Boot::new(Micros(190), 1, 1);
+    boot.last = LogFact { term: 1, index: 11 };
+    crashed.history.boots.push(boot);
+    right(&crashed);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use kontiki::wire::{RawKeyValue, etcdserverpb as pb, mvccpb};
 use sim::history::{
     Applied, Boot, Call, Config, Crash, Fact, Held, HeldKind, History, LogFact, MessageFact, Micros, Op,
-    Outcome, WatchLog, jsonl,
+    Outcome, Up, WatchLog, jsonl,
 };
 
 fn header(revision: i64) -> Option<pb::ResponseHeader> {
@@ -73,6 +73,7 @@ fn history() -> History {
         snapshot: false,
     });
     history.boots.push(Boot::new(Micros(0), 1, 0));
+    history.ups.push(Up { at: Micros(0), member: 0, node: 1 });
     history.crashes.push(Crash { at: Micros(4), node: 1, incarnation: 0 });
     history.configs.push(Config {
         at: Micros(0),

@@ -62,7 +62,7 @@ struct Judge<'a> {
     attached: BTreeMap<i64, Vec<Attached<'a>>>,
     /// Leases that a call without an answer may have attached a key to.
     open_leases: BTreeSet<i64>,
-    /// The ids that each member answered with.
+    /// Who was at each address: those who said so, and those who are known to have been.
     nodes: BTreeMap<u32, BTreeSet<u64>>,
     /// The latest start of the owners of revisions up to each.
     started: Vec<Micros>,
@@ -103,6 +103,9 @@ impl<'a> Judge<'a> {
         let mut tokens: BTreeMap<(u32, &str), Vec<Token<'_>>> = BTreeMap::new();
         let mut nodes: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
         let mut open_leases = BTreeSet::new();
+        for up in &history.ups {
+            nodes.entry(up.member).or_default().insert(up.node);
+        }
         for op in &history.ops {
             if let Some(header) = op.outcome.reply().and_then(Reply::header) {
                 nodes.entry(op.member).or_default().insert(header.member_id);
@@ -180,14 +183,10 @@ impl<'a> Judge<'a> {
             return Micros(0);
         };
         let Some(applied) = self.applied.get(node) else { return Micros(0) };
-        // What was applied last may not be shown yet.
-        let Some((_, index)) = applied
-            .partition_point(|(then, _)| *then <= at)
-            .checked_sub(2)
-            .and_then(|last| applied.get(last))
-        else {
-            return Micros(0);
-        };
+        // What was applied last may not be shown yet; what was before a start may be gone.
+        let known = &applied[..applied.partition_point(|(then, _)| *then <= at)];
+        let [.., (_, before), (_, last)] = known else { return Micros(0) };
+        let index = before.min(last);
         let first = self.newest_applied.partition_point(|(_, most)| most <= index);
         self.newest_applied.get(first).map_or(at, |(then, _)| (*then).min(at))
     }
@@ -310,6 +309,9 @@ impl<'a> Judge<'a> {
         // A restart forgets it, and so does a snapshot that has its entry in it.
         let boots = self.history.boots.iter();
         let restarted = boots.filter(|boot| nodes.contains(&boot.node)).any(|boot| boot.at >= given);
+        // So does another member that takes its place.
+        let ups = self.history.ups.iter().filter(|up| up.member == op.member);
+        let restarted = restarted || ups.map(|up| up.at).any(|at| at >= given && at <= end);
         let messages = self.history.messages.iter().filter(|message| nodes.contains(&message.to));
         let replaced = messages
             .filter(|message| matches!(message.fact, Fact::Snapshot { .. }))

@@ -306,6 +306,18 @@ impl Boot {
     }
 }
 
+/// A member is up: calls to an address reach it from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Up {
+    /// When.
+    pub at: Micros,
+    /// The address, as calls and watches name it.
+    pub member: u32,
+    /// Who serves there.
+    pub node: u64,
+}
+
 /// The end of a member's process, wished or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crash {

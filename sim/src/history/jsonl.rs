@@ -9,7 +9,7 @@
 //! {"response":{"watch":7,"at":1950,"bytes":"…"}}
 //! {"watch_end":{"watch":7,"cancel":null,"ended":5000000}}
 //! {"held":{"kind":"lock","name":"l/","key":"l/694d","created":4,"lease":77,"client":1,"from":100,"until":200}}
-//! {"applied":{…}}  {"message":{…}}  {"config":{…}}  {"boot":{…}}  {"crash":{…}}
+//! {"applied":{…}}  {"message":{…}}  {"config":{…}}  {"boot":{…}}  {"up":{…}}  {"crash":{…}}
 //! ```
 //!
 //! - Times are microseconds of one clock since any start (`Micros`).
@@ -34,7 +34,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Boot, Call, Config, Crash, Held, History, MessageFact, Micros, Op, Outcome, Reply, Settings,
+    Applied, Boot, Call, Config, Crash, Held, History, MessageFact, Micros, Op, Outcome, Reply, Settings, Up,
     WatchLog,
 };
 
@@ -51,6 +51,7 @@ enum Line {
     Message(MessageFact),
     Config(Config),
     Boot(Boot),
+    Up(Up),
     Crash(Crash),
 }
 
@@ -219,6 +220,7 @@ impl Reader {
             Line::Message(message) => history.messages.push(message),
             Line::Config(config) => history.configs.push(config),
             Line::Boot(boot) => history.boots.push(boot),
+            Line::Up(up) => history.ups.push(up),
             Line::Crash(crash) => history.crashes.push(crash),
         }
         Ok(())
@@ -274,6 +276,7 @@ pub fn write(history: &History, mut to: impl Write) -> Result<()> {
     history.held.iter().cloned().map(Line::Held).try_for_each(&mut line)?;
     history.configs.iter().cloned().map(Line::Config).try_for_each(&mut line)?;
     history.boots.iter().cloned().map(Line::Boot).try_for_each(&mut line)?;
+    history.ups.iter().cloned().map(Line::Up).try_for_each(&mut line)?;
     history.crashes.iter().cloned().map(Line::Crash).try_for_each(&mut line)?;
     history.applied.iter().cloned().map(Line::Applied).try_for_each(&mut line)?;
     history.messages.iter().cloned().map(Line::Message).try_for_each(&mut line)?;

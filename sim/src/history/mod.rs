@@ -28,7 +28,7 @@ pub use self::{
     calls::{Call, Reply},
     facts::{
         Applied, Boot, Config, Crash, EntryFact, Fact, Held, HeldKind, LogFact, MarkFact, MessageFact,
-        TermRun,
+        TermRun, Up,
     },
     outcome::Outcome,
 };
@@ -219,6 +219,8 @@ pub struct History {
     pub configs: Vec<Config>,
     /// Starts of members, in the order of time.
     pub boots: Vec<Boot>,
+    /// Who began to serve where, in the order of time.
+    pub ups: Vec<Up>,
     /// Ends of members' processes, in the order of time.
     pub crashes: Vec<Crash>,
 }

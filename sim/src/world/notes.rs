@@ -4,7 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use kontiki::{
     server::api::Member as _,
-    storage::wal::{self, Wal},
+    storage::{
+        snapshot_file,
+        wal::{self, Wal},
+    },
     table::{Table, Tables as _},
     types::{Index, NodeId},
 };
@@ -108,7 +111,14 @@ impl<H: Host> World<H> {
         if !wal::exists(&disk, &dir).unwrap_or(false) {
             return;
         }
-        let options = wal::Options { segment_bytes: self.knobs.segment_bytes, ..wal::Options::default() };
+        let index = tables.get(Table::Meta, b"consistent_index").ok().flatten();
+        let applied = index.and_then(|row| row[..].try_into().ok()).map_or(0, u64::from_be_bytes);
+        // What lies before a snapshot that the tables have is not read, and may be damaged.
+        let snapshots = snapshot_file::list_snapshots(&disk, &Path::new(DATA).join("member/snap"));
+        let mut snapshots = snapshots.iter().flatten().map(|snapshot| snapshot.index);
+        let from = snapshots.find(|Index(index)| *index <= applied).unwrap_or_default();
+        let segment_bytes = self.knobs.segment_bytes;
+        let options = wal::Options { segment_bytes, from, ..wal::Options::default() };
         if let Ok((_, recovered)) = Wal::open(disk, &dir, options) {
             let node = recovered.identity.node.0;
             let mut boot = Boot::new(self.time(), node, incarnation).recovered(
@@ -117,8 +127,7 @@ impl<H: Host> World<H> {
                 &recovered.entries,
             );
             boot.forgets = forgets;
-            let index = tables.get(Table::Meta, b"consistent_index").ok().flatten();
-            boot.applied = index.and_then(|row| row[..].try_into().ok()).map_or(0, u64::from_be_bytes);
+            boot.applied = applied;
             self.record(|history| history.boots.push(boot));
         }
     }
