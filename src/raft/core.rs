@@ -244,7 +244,7 @@ impl Raft {
                     return false;
                 }
                 if !pre {
-                    self.follow(term, None);
+                    self.make_way(term);
                 }
             }
             // It has the term that this member would campaign in.
@@ -261,6 +261,17 @@ impl Raft {
             | Body::ReadIndexReply { .. } => self.follow(term, None),
         }
         true
+    }
+
+    /// Goes to a candidate's term. Who waits to campaign waits on from where it was, unless it votes for the candidate
+    /// (Raft section 5.2): else one with the newest log, and a slow clock, would wait for those that can't win for ever.
+    fn make_way(&mut self, term: Term) {
+        let waited = (self.elapsed, self.timeout);
+        let leads = matches!(self.role, Role::Leader(_));
+        self.follow(term, None);
+        if !leads {
+            (self.elapsed, self.timeout) = waited;
+        }
     }
 
     /// Whether a leader was heard of within an election timeout, so that candidates are ignored. Not if the

@@ -313,6 +313,23 @@ fn stickiness_lasts_for_an_election_timeout() {
     }
 }
 
+/// Raft section 5.2: only a vote that is given makes a follower wait anew.
+#[test]
+fn candidates_that_can_not_win_keep_nobody_from_campaigning() {
+    for (last, campaigns) in [(id(2, 3), true), (id(2, 4), false)] {
+        let (mut raft, mut campaigned) = (follower(), false);
+        for term in 3..7 {
+            let vote = Body::Vote { pre: false, last, transfer: false };
+            receive(&mut raft, term, vote).expect("taken");
+            for _ in 0..5 {
+                raft.step(Input::Tick).expect("taken");
+                campaigned |= raft.role() != RoleKind::Follower;
+            }
+        }
+        assert_eq!(campaigned, campaigns, "asked with {last:?}");
+    }
+}
+
 /// One write makes two acceptances true, and the later says all of the earlier.
 #[test]
 fn acceptances_of_one_write_are_one_message() {
