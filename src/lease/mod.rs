@@ -5,9 +5,10 @@
 //! - [`Book`] is replicated: which leases there are, their TTLs, what is attached to them. Only committed
 //!   entries change it, so it is the same on each member, and no clock is in it.
 //! - [`Expirer`] is the leader's alone and volatile: when each lease is over by the leader's clock. It never
-//!   ends a lease; it names those whose revocation is to be proposed. A new leader builds one from the book and
-//!   gives each lease its whole (or checkpointed) TTL and an election timeout more, since it can't know when
-//!   the one before it renewed last: a lease may live longer than asked for, never shorter.
+//!   ends a lease; it names those whose revocation is to be proposed. A new leader builds one from the book as
+//!   soon as it has applied an entry of its term, and gives each lease its whole (or checkpointed) TTL and an
+//!   election timeout more, since it can't know when the one before it renewed last: a lease may live longer
+//!   than asked for, never shorter.
 //!
 //! ```text
 //!   entries ─► Book ── Applied.leases ─► Expirer ◄── renewals, time

@@ -428,12 +428,11 @@ impl<W> Node<W> {
         }
         self.lead = lead;
         self.effects.push(Effect::Lead(lead));
-        // If it leads, it does so from now on: a leader's term and leader stay as they are.
+        // A leader's term and leader stay as they are: if it leads, it does so from now on.
         for waiter in self.leases.follow() {
             self.effects.push(Effect::Answer(waiter, Err(Refusal::NotLeader)));
         }
         if self.leads() {
-            self.lead_leases();
             self.marks.forget_peers();
             self.accused.clear();
             self.unfit = false;
@@ -445,7 +444,13 @@ impl<W> Node<W> {
         }
     }
 
+    /// A leader knows when leases end once it has applied an entry of its term, and so all that came before: what an
+    /// earlier leader told a client about a lease may rest on an entry that was not applied here yet.
     fn lead_leases(&mut self) {
+        let knows_all = self.raft.term_at(self.applied) == Some(self.raft.term());
+        if !self.leads() || !knows_all || self.leases.expirer().is_some() {
+            return;
+        }
         // Between two ticks the time is that of the first.
         let config = ExpirerConfig { slack_ms: self.config.tick_ms, ..self.config.expirer };
         self.leases.lead(config, self.config.election_ms(), self.now);
@@ -492,6 +497,7 @@ impl<W> Node<W> {
                 self.effects.push(Effect::Answer(waiter, Ok(Answer::Leases(seconds))));
             }
         }
+        self.lead_leases();
         for (id, reply) in replies {
             if let Some(waiter) = self.proposals.take(id) {
                 self.effects.push(Effect::Answer(waiter, reply.map(Answer::Applied)));
