@@ -36,14 +36,13 @@ pub(super) enum ApplyJob<R: Runtime> {
 /// A look at the state.
 pub(super) type Look<R> = Box<dyn FnOnce(&Machine<<R as Runtime>::Backend>) + Send>;
 
-/// How many entries make one run, so that readers and waiters do not wait for all of a long backlog.
-const RUN_ENTRIES_MAX: usize = 4096;
-
 /// The state machine and what it feeds.
 pub(super) struct Applier<R: Runtime> {
     pub machine: Machine<R::Backend>,
     pub shared: Arc<Shared<R>>,
     pub driver: Reports<R>,
+    /// How many entries make one run, about, so that readers and waiters do not wait for all of a long backlog.
+    pub run_entries_max: usize,
     /// After a fault nothing is applied any more.
     pub failed: bool,
 }
@@ -56,7 +55,7 @@ impl<R: Runtime> Applier<R> {
             match job {
                 ApplyJob::Apply(entries) => {
                     run.extend(entries);
-                    if run.len() < RUN_ENTRIES_MAX {
+                    if run.len() < self.run_entries_max {
                         continue;
                     }
                     self.guarded(|a| a.apply(&std::mem::take(&mut run)));

@@ -285,7 +285,7 @@ fn open_machine<B: Backend>(
     paths: &Paths,
     backend: &B,
 ) -> Result<Machine<B>, Fault> {
-    let config = state::Config { learners_max: options.learners_max, ..state::Config::default() };
+    let config = state::Config { learners_max: options.learners_max, store: options.tuning.store() };
     let mut checkpoint = index_file::open(disk, paths, backend)?;
     let pieces = checkpoint.as_mut().map(|pieces| pieces as &mut dyn Iterator<Item = _>);
     let (machine, unusable) = Machine::open_from(backend.clone(), config, pieces)?;

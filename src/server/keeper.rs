@@ -85,6 +85,8 @@ struct Behind {
 pub(super) struct Keeper<R: Runtime> {
     pub shared: Arc<Shared<R>>,
     pub log: tokio::sync::mpsc::UnboundedSender<LogJob>,
+    /// How large a frame of a snapshot's body is, about.
+    pub frame_bytes_max: usize,
     /// How many backups have been made, for their files' names.
     pub backups: u64,
 }
@@ -206,7 +208,7 @@ impl<R: Runtime> Keeper<R> {
         let view = self.shared.backend.snapshot()?;
         let snapshot = snapshot::describe(&view)?;
         let path = self.shared.paths.outgoing(to, snapshot.meta.last.index);
-        snapshot::write_body(&self.shared.runtime.disk(), &path, &view)?;
+        snapshot::write_body(&self.shared.runtime.disk(), &path, &view, self.frame_bytes_max)?;
         Ok(snapshot)
     }
 

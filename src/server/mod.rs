@@ -38,6 +38,7 @@ mod snapshot;
 // Only production shows what is counted.
 #[cfg_attr(any(madsim, fuzzing), allow(dead_code))]
 mod stats;
+mod tuning;
 
 #[cfg(not(madsim))]
 #[doc(hidden)]
@@ -49,6 +50,7 @@ pub use options::Options;
 pub use paths::Paths;
 pub use run::{Running, start};
 pub use sessions::{Bcrypt, PasswordHasher, TokenSigner};
+pub use tuning::Tuning;
 
 #[cfg(not(madsim))]
 mod authority;

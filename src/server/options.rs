@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use super::{
     api::Limits,
     sessions::{Bcrypt, PasswordHasher, TokenSigner},
+    tuning::Tuning,
 };
 use crate::{auth::password::COST_DEFAULT, node::Retention, storage::wal, watch};
 
@@ -69,6 +70,8 @@ pub struct Options {
     pub token_signer: Option<Arc<dyn TokenSigner>>,
     /// How passwords are hashed (`--bcrypt-cost`).
     pub password_hasher: Arc<dyn PasswordHasher>,
+    /// What no flag sets.
+    pub tuning: Tuning,
 }
 
 impl Options {
@@ -105,6 +108,7 @@ impl Options {
             token_ttl: Duration::from_secs(300),
             token_signer: None,
             password_hasher: Arc::new(Bcrypt(COST_DEFAULT)),
+            tuning: Tuning::default(),
         }
     }
 

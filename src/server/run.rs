@@ -120,9 +120,20 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
     let driver = Driver::new(Core::new(node, options.tick_ms, log_tx.clone(), shared.clone()));
     let mut log = log_worker(&shared, wal, files, &driver);
     runtime.spawn_worker("log", log_rx, LOG_BATCH_MAX, move |jobs| log.work(jobs));
-    let mut applier = Applier { machine, shared: shared.clone(), driver: driver.way_in(), failed: false };
+    let mut applier = Applier {
+        machine,
+        shared: shared.clone(),
+        driver: driver.way_in(),
+        run_entries_max: options.tuning.run_entries_max,
+        failed: false,
+    };
     runtime.spawn_worker("applier", applier_rx, APPLY_BATCH_MAX, move |jobs| applier.work(jobs));
-    let mut keeper = Keeper { shared: shared.clone(), log: log_tx, backups: 0 };
+    let mut keeper = Keeper {
+        shared: shared.clone(),
+        log: log_tx,
+        frame_bytes_max: options.tuning.snapshot_frame_bytes_max,
+        backups: 0,
+    };
     runtime.spawn_worker("keeper", keeper_rx, KEEP_BATCH_MAX, move |jobs| keeper.work(jobs));
     let mut hub = hub_worker(&shared, &options);
     runtime.spawn_worker("watch", hub_rx, HUB_BATCH_MAX, move |jobs: Vec<HubJob>| hub.work(jobs));
@@ -152,10 +163,15 @@ fn log_worker<R: Runtime>(
 }
 
 fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWorker<R> {
+    let tuning = &options.tuning;
     let config = watch::Config {
         progress_interval_ms: options.watch_progress.as_millis() as u64,
         stream_queue_max: options.watch_queue_max,
         fragment_bytes_max: options.limits.message_bytes_max(),
+        batch_revisions_max: tuning.history_revisions_max,
+        batch_bytes_max: tuning.history_bytes_max,
+        stream_bytes_max: tuning.stream_bytes_max,
+        poll_frames_max: tuning.frames_max,
         ..watch::Config::default()
     };
     let (out, rounds) = mpsc::unbounded_channel();
@@ -189,10 +205,15 @@ fn start_duties<R: Runtime>(handle: &Handle<R>, options: &Options) -> Vec<Task> 
 }
 
 fn node_config(options: &Options, me: crate::types::NodeId, seed: u64) -> node::Config {
+    let tuning = &options.tuning;
     let raft = raft::Config {
         election_ticks: options.election_ticks,
         persist_ticks_max: options.election_ticks,
         pre_vote: options.pre_vote,
+        append_bytes_max: tuning.append_bytes_max,
+        inflight_max: tuning.inflight_max,
+        inflight_bytes_max: tuning.inflight_bytes_max,
+        committed_bytes_max: tuning.committed_bytes_max,
         ..raft::Config::new(me, seed)
     };
     node::Config {
@@ -200,7 +221,7 @@ fn node_config(options: &Options, me: crate::types::NodeId, seed: u64) -> node::
         tick_ms: options.tick_ms,
         request_timeout_ms: options.request_timeout_ms(),
         read_retry_ms: 500,
-        apply_lag_max: 5_000,
+        apply_lag_max: tuning.apply_lag_max,
         proposals_max: 1 << 20,
         reads_max: 1 << 20,
         snapshot_entries: options.snapshot_entries,
@@ -209,6 +230,7 @@ fn node_config(options: &Options, me: crate::types::NodeId, seed: u64) -> node::
         catchup_bytes: 64 << 20,
         marks_max: 1024,
         expirer: ExpirerConfig {
+            window_revokes_max: tuning.revokes_max,
             checkpoint_ms: Some(options.lease_checkpoint.as_millis() as u64),
             ..ExpirerConfig::default()
         },

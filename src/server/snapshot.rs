@@ -16,9 +16,6 @@ use crate::{
     types::Index,
 };
 
-/// How large the batches of a body are, about.
-const BATCH_BYTES: usize = 1 << 20;
-
 /// What raft and the log are told of the state in `view`, which is one moment.
 pub(super) fn describe(view: &impl Tables) -> Result<Snapshot, Fault> {
     let meta = state::position(view)?;
@@ -30,10 +27,15 @@ pub(super) fn applied_index(tables: &impl Tables) -> Result<Index, Fault> {
     Ok(state::position(tables)?.last.index)
 }
 
-/// Writes the tables in `view` as a body.
-pub(super) fn write_body(disk: &impl Disk, path: &Path, view: &impl Tables) -> Result<(), Fault> {
+/// Writes the tables in `view` as a body, in frames of about `frame_bytes_max` bytes.
+pub(super) fn write_body(
+    disk: &impl Disk,
+    path: &Path,
+    view: &impl Tables,
+    frame_bytes_max: usize,
+) -> Result<(), Fault> {
     let mut file = FramesWriter::create(disk, path, state::SNAPSHOT_MAGIC)?;
-    for batch in Rows::new(view, BATCH_BYTES) {
+    for batch in Rows::new(view, frame_bytes_max) {
         let batch = batch?;
         file.frame(|out| state::encode_rows(&batch, out))?;
     }
