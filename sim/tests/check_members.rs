@@ -321,7 +321,16 @@ fn a_leader_counts_only_for_entries_of_its_own_term() {
         ],
     );
     right(&own);
-    said(&mut tale, vec![(21, 2, 3, 3, Fact::Heartbeat { commit: 2, mark: None })]);
+    // It may know of more than the peer holds.
+    let mut more = tale.clone();
+    let held = vec![
+        (21, 3, 2, 3, Fact::AppendAccepted { matched: 2 }),
+        (22, 2, 3, 3, Fact::Heartbeat { commit: 2, mark: None }),
+    ];
+    said(&mut more, held);
+    right(&more);
+    let told = Fact::Append { prev: log(3, 3), entries: Vec::new(), commit: 2 };
+    said(&mut tale, vec![(22, 2, 3, 3, told)]);
     wrong(&tale, "raft/own-term", "2 says as leader of term 3 that 2 is committed");
 }
 

@@ -89,7 +89,9 @@ pub(super) fn own_term(history: &History, found: &mut Found) {
         if first.is_some_and(|first| commit >= first) {
             *began = (*began).max(commit);
         }
-        if commit > *began && said.is_none_or(|(least, _)| commit < least) {
+        // Heartbeats and snapshots say less than the leader knows: no more than the peer holds, or than was applied.
+        let all = matches!(message.fact, Fact::Append { .. });
+        if all && commit > *began && said.is_none_or(|(least, _)| commit < least) {
             *said = Some((commit, message.at));
         }
         // Where it begins may be heard of later: a leader that votes alone commits first.
