@@ -5,6 +5,7 @@
 
 mod fault;
 
+use kontiki::server::Tuning;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -90,6 +91,9 @@ pub struct Knobs {
     pub patience: Micros,
     /// Whether operators wait for each other's changes of the members.
     pub one_operator: bool,
+    /// What no flag of a server sets.
+    #[serde(default)]
+    pub tuning: Tuning,
 }
 
 /// Something at a moment.

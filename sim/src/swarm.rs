@@ -4,6 +4,9 @@
 //! drawn rates, since much that is rare shows only where something else is missing or frequent.
 
 mod faults;
+mod tuning;
+
+use kontiki::server::Tuning;
 
 use crate::{
     host::Micros,
@@ -39,7 +42,10 @@ impl Swarm {
     /// The plan of a seed.
     pub fn plan(&self, seed: u64) -> Plan {
         let rng = Rng::of(seed, "plan");
-        let knobs = knobs(&rng, self.members);
+        let mut knobs = knobs(&rng, self.members);
+        if !self.fair_weather {
+            knobs.tuning = tuning::tuning(&Rng::of(seed, "tuning"));
+        }
         let calm_from = rng.between(self.stormy / 4, self.stormy);
         let faults = if self.fair_weather { Vec::new() } else { faults::faults(&rng, &knobs, calm_from) };
         let clients = clients(&rng, &knobs, calm_from, self.steps_max);
@@ -95,6 +101,7 @@ fn knobs(rng: &Rng, members: u32) -> Knobs {
         lag: if rng.chance(600_000) { (0, 0) } else { (0, rng.log_between(100, 50 * MS)) },
         patience: rng.log_between(300 * MS, 30 * SECOND),
         one_operator: rng.chance(600_000),
+        tuning: Tuning::default(),
     }
 }
 

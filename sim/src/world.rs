@@ -390,6 +390,7 @@ impl<H: Host> World<H> {
             lease_checkpoint: Duration::from_millis(knobs.lease_checkpoint_ms),
             watch_queue_max: knobs.watch_queue_max,
             password_hasher: self.hasher.clone(),
+            tuning: knobs.tuning,
             token_signer: if knobs.signed_tokens { Some(Arc::new(PlainSigner)) } else { None },
             limits: Limits {
                 request_bytes_max: knobs.request_bytes_max,

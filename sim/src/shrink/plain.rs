@@ -1,5 +1,6 @@
 //! Making what is left of a plan plain: knobs as anybody would set them, steps without their options.
 
+use kontiki::server::Tuning;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use crate::{net::Link, plan::Knobs};
 pub type Change = fn(&mut Knobs);
 
 /// Makes one knob plain each, the most telling first.
-pub const CHANGES: [(&str, Change); 24] = [
+pub const CHANGES: [(&str, Change); 25] = [
     ("1 member", |knobs| knobs.members = 1),
     ("3 members", |knobs| knobs.members = knobs.members.min(3)),
     ("5 members", |knobs| knobs.members = knobs.members.min(5)),
@@ -34,6 +35,7 @@ pub const CHANGES: [(&str, Change); 24] = [
     ("rare progress", |knobs| knobs.watch_progress_ms = 60_000),
     ("etcd's smallest lease", |knobs| knobs.lease_ttl_min = 1),
     ("etcd's pace of lease checkpoints", |knobs| knobs.lease_checkpoint_ms = 300_000),
+    ("production's limits", |knobs| knobs.tuning = Tuning::default()),
 ];
 
 /// Things like `thing` with one thing less each: an option that is off, a list without one of its items.
