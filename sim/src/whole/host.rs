@@ -85,6 +85,7 @@ impl Host for MadsimHost {
         TimeHandle::current().elapsed().as_micros() as Micros
     }
 
+    #[allow(clippy::manual_async_fn, reason = "an async fn would borrow the host for as long")]
     fn sleep_until(&self, at: Micros) -> impl Future<Output = ()> + Send + 'static {
         async move {
             let now = TimeHandle::current().elapsed().as_micros() as Micros;
