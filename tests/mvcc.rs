@@ -444,14 +444,16 @@ fn a_value_is_kept_beside_its_own_revision() {
     let config =
         Config { cache_bytes_max: 100, unread_bytes_max: 0, chunk_bytes_max: 1, ..Config::default() };
     member.store = Store::open(member.tables.clone(), config).expect("empty tables open");
-    for (key, value) in [("a", "old"), ("b", "old"), ("big", &"x".repeat(200)[..])] {
+    // More than is kept: none of them is in memory then.
+    let large = "x".repeat(200);
+    for (key, value) in [("a", "old"), ("b", "old"), ("big", &large[..])] {
         member.put(key, value);
     }
     let Member { store, tables, mut leases } = member;
     let store = std::sync::Arc::new(store);
-    let write = |key: &str, leases: &mut Granted| {
+    let write = |key: &str, value: &str, leases: &mut Granted| {
         let (mut batch, mut events) = (Batch::default(), Vec::new());
-        store.writer().txn(&all(vec![put(key, "new")]), leases, &mut batch, &mut events).expect("taken");
+        store.writer().txn(&all(vec![put(key, value)]), leases, &mut batch, &mut events).expect("taken");
         tables.write(batch);
         store.publish();
     };
@@ -461,14 +463,13 @@ fn a_value_is_kept_beside_its_own_revision() {
     };
     let mut cursor = store.range_cursor(&range("a", "c")).expect("it is read");
     assert_eq!(cursor.next_chunk().expect("no fault").expect("a").kvs.len(), 1);
-    // Room is made for the large one: the new b is not in memory either.
-    value("big");
-    write("b", &mut leases);
+    // Nor is the new b.
+    write("b", &large, &mut leases);
     let old =
         cursor.next_chunk().expect("no fault").expect("b").kvs[0].decode().expect("stored bytes decode");
     assert_eq!(old.value, "old");
-    write("z", &mut leases);
-    assert_eq!(value("b"), "new");
+    write("z", "new", &mut leases);
+    assert_eq!(value("b"), large);
 }
 
 #[test]
