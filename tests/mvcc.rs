@@ -437,6 +437,52 @@ fn who_reads_while_the_tables_are_replaced_is_refused() {
     }
 }
 
+/// A chunk ends when it has so many bytes, and the tail comes with the last key.
+#[test]
+fn chunks_are_filled() {
+    let mut member = Member::new();
+    for key in ["a", "b", "c"] {
+        member.put(key, "1");
+    }
+    let size = member.store.range(&range("a", "")).expect("it is read").kvs[0].0.len();
+    for (bytes, sizes) in [(1, &[1, 1, 1][..]), (size, &[1, 1, 1]), (size + 1, &[2, 1]), (3 * size, &[3])] {
+        let config = Config { chunk_bytes_max: bytes, ..Config::default() };
+        let store = std::sync::Arc::new(Store::open(member.tables.clone(), config).expect("sound"));
+        let mut cursor = store.range_cursor(&range("a", "z")).expect("it is read");
+        let mut found = Vec::new();
+        while let Some(chunk) = cursor.next_chunk().expect("no fault") {
+            found.push(chunk.kvs.len());
+            assert_eq!(chunk.tail.is_some(), found.len() == sizes.len(), "{found:?}");
+        }
+        assert_eq!(found, sizes);
+    }
+}
+
+/// A row that the index knows and the tables lack: either they were replaced since, or they are broken.
+#[test]
+fn a_row_that_is_gone_is_corruption_unless_the_tables_were_replaced() {
+    for replaced in [true, false] {
+        let config = Config { cache_bytes_max: 0, chunk_bytes_max: 1, ..Config::default() };
+        let mut member = Member::new();
+        member.store = Store::open(member.tables.clone(), config).expect("empty tables open");
+        member.put("a", "1");
+        let gone = SubRevision { main: member.put("b", "1"), sub: 0 };
+        let store = std::sync::Arc::new(member.store);
+        let mut cursor = store.range_cursor(&range("a", "z")).expect("it is read");
+        assert_eq!(cursor.next_chunk().expect("no fault").expect("a").kvs.len(), 1);
+        let mut batch = Batch::default();
+        batch.delete(Table::Rev, gone.to_key(false));
+        member.tables.write(batch);
+        if replaced {
+            store.reload().expect("the tables are sound");
+            assert!(matches!(cursor.next_chunk(), Err(Error::Refused(Refusal::LeaderChanged))));
+        } else {
+            let Err(Error::Fault(fault)) = cursor.next_chunk() else { panic!("it is read") };
+            assert!(fault.to_string().contains("is in the index but not in the tables"), "{fault}");
+        }
+    }
+}
+
 /// A value that a reader of an older moment fetched does not take the place of a newer one.
 #[test]
 fn a_value_is_kept_beside_its_own_revision() {
