@@ -1,6 +1,7 @@
 //! The log on a disk that loses what was not synced: crashes at every operation, rot, failed syncs.
 
 mod wal_model;
+mod wal_starts;
 
 use std::path::Path;
 
@@ -295,105 +296,6 @@ fn a_lost_sector_or_a_missing_segment_is_not_a_shorter_log() {
     }
 }
 
-/// The log that these make, read as far as they are.
-fn after(ops: &[Op]) -> Result<Recovered, Fault> {
-    let disk = MemDisk::new();
-    play(&disk, ops);
-    open(&disk).map(|(_, found)| found)
-}
-
-/// A received snapshot replaces the log, unless its place is there with its term.
-#[test]
-fn what_a_mark_replaced_is_gone() {
-    let entries = |term, from, to| (from..=to).map(|index| entry(term, index, 20)).collect::<Vec<_>>();
-    let begin = Op::Append(entries(1, 1, 6), Some(hard(1, 2)), true);
-    let received = Op::Mark(meta(2, 4), Some(hard(2, 4)));
-    let found = after(&[begin.clone(), received.clone()]).expect("sound");
-    assert_eq!((found.start, found.entries), (meta(2, 4), vec![]));
-    // What came after it stays, and so does what follows its own place.
-    let more = Op::Append(entries(2, 5, 5), None, true);
-    let found = after(&[begin.clone(), received, more]).expect("sound");
-    assert_eq!(found.entries, entries(2, 5, 5));
-    let found = after(&[begin.clone(), Op::Mark(meta(1, 4), None)]).expect("sound");
-    assert_eq!(found.entries, entries(1, 5, 6));
-    // Another leader's entries had taken the place of those at the mark and behind it.
-    let overwritten = Op::Append(entries(2, 3, 5), Some(hard(2, 4)), true);
-    let found = after(&[begin.clone(), overwritten, Op::Mark(meta(2, 4), None)]).expect("sound");
-    assert_eq!(found.entries, entries(2, 5, 5));
-    let overwritten = Op::Append(entries(2, 4, 4), Some(hard(2, 4)), true);
-    let found = after(&[begin.clone(), overwritten, Op::Mark(meta(2, 4), None)]).expect("sound");
-    assert_eq!(found.entries, []);
-    let both = after(&[begin, Op::Mark(meta(1, 4), None), Op::Mark(meta(2, 4), None)]);
-    assert!(matches!(both, Err(Fault::Corrupt(what)) if what.contains("at 4 of term 1 instead of 2")));
-}
-
-/// Each segment begins with the checksum of all before it.
-#[test]
-fn a_segment_of_another_log_is_corrupt() {
-    let [one, other] = [20, 21].map(|len| {
-        let disk = MemDisk::new();
-        let ops: Vec<_> = (1..30).map(|index| Op::Append(vec![entry(1, index, 200)], None, true)).collect();
-        play(&disk, &[&[Op::Append(vec![entry(1, 1, len)], Some(hard(1, 0)), true)], &ops[1..]].concat());
-        disk.crash(choices(1));
-        disk
-    });
-    assert!(open(&one.fork()).is_ok() && open(&other.fork()).is_ok());
-    let names: Vec<_> =
-        one.list(&dir()).expect("list").into_iter().filter(|name| name.ends_with(".wal")).collect();
-    assert_eq!(names, other.list(&dir()).expect("list"));
-    for name in &names[1..] {
-        let disk = one.fork();
-        disk.put(&dir().join(name), &other.contents(&dir().join(name)).expect("contents")).expect("put");
-        assert!(
-            matches!(open(&disk), Err(Fault::Corrupt(what)) if what.contains("checksum is wrong")),
-            "{name}"
-        );
-    }
-}
-
-/// A torn end is kept beside the log, and in the log there are zeros then, as far as it reserves room.
-#[test]
-fn a_torn_end_is_cut_and_kept_beside() {
-    for segment_bytes in [1500, 4000] {
-        let disk = MemDisk::new();
-        play(&disk, &[1, 2].map(|index| Op::Append(vec![entry(1, index, 100)], None, true)));
-        disk.crash(choices(1));
-        let path = dir().join(disk.list(&dir()).expect("list").remove(0));
-        let whole = disk.contents(&path).expect("contents");
-        assert_eq!(whole.len(), 1500);
-        disk.rot(&path, used(&whole) - 30, 1).expect("rot");
-        let torn = disk.contents(&path).expect("contents");
-        let options = Options { segment_bytes, ..options() };
-        let (wal, found) = Wal::open(disk.clone(), &dir(), options).expect("it is torn");
-        assert!(found.repaired.is_some());
-        let now = disk.contents(&path).expect("contents");
-        assert_eq!(now.len() as u64, segment_bytes);
-        assert!(used(&now) < used(&torn) && torn.starts_with(&now[..used(&now) as usize]));
-        let mut copy = path.clone().into_os_string();
-        copy.push(".broken");
-        let copy = disk.contents(Path::new(&copy)).expect("it is kept");
-        assert_eq!(copy, torn[..used(&torn) as usize]);
-        drop(wal);
-        // It is nobody's log.
-        disk.crash(choices(1));
-        assert!(open(&disk).is_ok_and(|(_, found)| found.repaired.is_none()));
-    }
-}
-
-/// A log whose room was cut off has it again.
-#[test]
-fn room_is_reserved_at_a_start() {
-    let disk = MemDisk::new();
-    play(&disk, &[Op::Append(vec![entry(1, 1, 100)], None, true)]);
-    disk.crash(choices(1));
-    let path = dir().join(disk.list(&dir()).expect("list").remove(0));
-    let bytes = disk.contents(&path).expect("contents");
-    disk.put(&path, &bytes[..used(&bytes) as usize]).expect("put");
-    let (_, found) = open(&disk).expect("sound");
-    assert_eq!((found.repaired, found.entries.len()), (None, 1));
-    assert_eq!(disk.contents(&path).expect("contents"), bytes);
-}
-
 #[test]
 fn an_entry_is_below_the_limit() {
     let disk = MemDisk::new();
@@ -447,17 +349,28 @@ fn what_a_failed_sync_left_in_the_page_cache_is_written_again_at_the_next_start(
     assert_eq!(recovered.entries, [entry(1, 1, 20), entry(1, 2, 600), entry(1, 3, 20)]);
 }
 
+/// How much of the log's only segment is in use.
+fn used_in(disk: &MemDisk) -> u64 {
+    let name = disk.list(&dir()).expect("list").remove(0);
+    used(&disk.contents(&dir().join(name)).expect("contents"))
+}
+
 #[test]
 fn a_batch_is_one_sync_and_a_commit_none() {
     let disk = MemDisk::new();
     let mut wal = Wal::create(disk.clone(), &dir(), IDENTITY, Options::default()).expect("create");
     let before = disk.operations();
     let batch: Vec<_> = (1..1000).map(|i| entry(1, i, 100)).collect();
+    let head = used_in(&disk);
     wal.append(&batch, Some(hard(1, 0)), true).expect("append");
     assert_eq!(disk.operations() - before, 2, "one write, one sync");
+    assert!(wal.is_synced());
+    // Up to the zeros that records may end in.
+    assert!(wal.written().abs_diff(used_in(&disk) - head) < 16, "{} bytes", wal.written());
     wal.append(&[], Some(hard(1, 9)), false).expect("append");
     assert_eq!(disk.operations() - before, 3);
     assert!(!wal.is_synced());
+    assert_eq!((wal.hard_state(), wal.last_index()), (hard(1, 9), Index(999)));
 }
 
 #[test]
@@ -470,6 +383,10 @@ fn one_process_at_a_time_and_no_second_log() {
     assert!(open(&disk).is_ok());
     assert!(!wal::exists(&disk, Path::new("data/other")).expect("exists"));
     assert!(wal::exists(&disk, &dir()).expect("exists"));
+    // A disk that does not answer does not say that there is none.
+    disk.crash_at(disk.operations());
+    assert!(open(&disk).is_err() && disk.is_off());
+    assert!(wal::exists(&disk, &dir()).is_err());
 }
 
 proptest! {

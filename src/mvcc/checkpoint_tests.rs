@@ -71,8 +71,12 @@ struct Member {
 
 impl Member {
     fn new() -> Self {
+        Self::with(CONFIG)
+    }
+
+    fn with(config: Config) -> Self {
         let tables = MemBackend::new();
-        let store = Store::open(tables.clone(), CONFIG).expect("it is empty");
+        let store = Store::open(tables.clone(), config).expect("it is empty");
         Self { tables, store, batch: Batch::default(), removal: None, cut: None, named: None, used: 0 }
     }
 
@@ -252,5 +256,50 @@ fn a_name_is_taken_out_of_the_tables() {
     for (batch, left) in [(name.batch(), Some(name)), (CheckpointName::forget(), None)] {
         tables.write(batch).expect("memory has no faults");
         assert_eq!(CheckpointName::load(&tables).expect("memory has no faults"), left);
+    }
+}
+
+/// The keys of a piece leave out what they share; a piece ends when it has so many bytes.
+#[test]
+fn a_piece_has_many_keys() {
+    let mut counts = Vec::new();
+    for bytes in [40, 1000] {
+        let mut member = Member::with(Config { chunk_bytes_max: bytes, ..CONFIG });
+        for key in 0..12 {
+            member.step(&Step::Put(key, 1));
+        }
+        member.step(&Step::Publish);
+        while member.named.is_none() {
+            member.step(&Step::Piece);
+        }
+        member.check();
+        assert_eq!(member.used, 1);
+        let pieces = member.named.expect("it is named");
+        let all: usize = pieces.iter().map(Bytes::len).sum();
+        // A key whole takes 5 bytes more than one of which a digit is left.
+        assert!(all < 12 * 13, "{all} bytes");
+        counts.push(pieces.len());
+    }
+    assert!(counts[0] > 3 && counts[1] == 2, "{counts:?}");
+}
+
+#[test]
+fn entries_come_in_order_and_once() {
+    let mut member = Member::new();
+    for key in 0..3 {
+        member.step(&Step::Put(key, 0));
+    }
+    member.step(&Step::Publish);
+    while member.named.is_none() {
+        member.step(&Step::Piece);
+    }
+    let pieces = member.named.expect("it is named");
+    let with = |order: &[usize]| {
+        let pieces = order.iter().map(|at| Ok(pieces[*at].clone()));
+        load_from(&member.tables, &mut pieces.into_iter(), 0).is_ok()
+    };
+    assert!(with(&[0, 1, 2, 3]));
+    for wrong in [&[0, 2, 1, 3][..], &[0, 1, 1, 2, 3], &[0, 1, 2, 3, 3]] {
+        assert!(!with(wrong), "{wrong:?}");
     }
 }

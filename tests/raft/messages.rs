@@ -109,6 +109,8 @@ fn what_is_committed_is_never_replaced() {
     let mut raft = follower();
     assert_eq!(receive(&mut raft, 3, append(id(1, 1), vec![entry(3, 2)], 2)), diverged);
     assert_eq!(receive(&mut raft, 3, append(id(3, 2), Vec::new(), 2)), diverged);
+    let at_the_base = Err(StepError::Diverged { from: NodeId(2), index: Index(1) });
+    assert_eq!(receive(&mut raft, 3, append(id(0, 0), vec![entry(3, 1)], 2)), at_the_base);
     assert_eq!((raft.commit(), raft.last()), (Index(2), id(2, 4)));
 }
 
@@ -426,6 +428,54 @@ fn a_write_is_under_way_since_it_was_asked_for() {
     assert_eq!(raft.role(), RoleKind::Leader);
     tick(&mut raft, 1);
     assert_eq!(raft.role(), RoleKind::Follower);
+}
+
+/// The context of the question in what is said, if there is one.
+fn question(said: &[Body]) -> Option<bytes::Bytes> {
+    said.iter()
+        .find_map(|body| if let Body::ReadIndex { context } = body { Some(context.clone()) } else { None })
+}
+
+/// Time goes by, and the leader is heard of.
+fn wait_for_an_answer(raft: &mut Raft) {
+    for _ in 0..5 {
+        raft.step(Input::Tick).expect("taken");
+    }
+    let beat = Body::Heartbeat { commit: Index(2), context: Default::default(), state: None };
+    let message = Message { from: NodeId(2), to: NodeId(1), term: Term(3), body: beat };
+    raft.step(Input::Receive(message)).expect("taken");
+}
+
+/// Of the questions that nobody answers so many are known; the reads of one that is forgotten are those of the next.
+#[test]
+fn an_answer_counts_for_some_questions_back() {
+    for (asked, of, counts) in [(16, 0, true), (17, 0, false), (17, 1, true)] {
+        let mut raft = follower();
+        receive(&mut raft, 3, append(id(2, 4), Vec::new(), 2)).expect("taken");
+        raft.step(Input::Read(ReadId(1))).expect("taken");
+        let mut questions = Vec::new();
+        while questions.len() < asked {
+            questions.push(question(&settle(&mut raft)).expect("a question is due"));
+            wait_for_an_answer(&mut raft);
+        }
+        let body = Body::ReadIndexReply { index: Index(2), context: questions[of].clone() };
+        let message = Message { from: NodeId(2), to: NodeId(1), term: Term(3), body };
+        raft.step(Input::Receive(message)).expect("taken");
+        let reads = raft.poll_ready().map_or(Vec::new(), |ready| ready.reads);
+        assert_eq!(reads == [(ReadId(1), Index(2))], counts, "{asked} questions, the answer to {of}");
+    }
+}
+
+/// An answer that comes when the question is due again is an answer.
+#[test]
+fn nothing_is_asked_for_no_read() {
+    let mut raft = follower();
+    receive(&mut raft, 3, append(id(2, 4), Vec::new(), 2)).expect("taken");
+    raft.step(Input::Read(ReadId(1))).expect("taken");
+    let context = question(&settle(&mut raft)).expect("it is asked for");
+    wait_for_an_answer(&mut raft);
+    let said = receive(&mut raft, 3, Body::ReadIndexReply { index: Index(2), context }).expect("taken");
+    assert_eq!(question(&said), None);
 }
 
 /// A snapshot of what is committed here says nothing new; one whose configuration lacks this member is not for it.

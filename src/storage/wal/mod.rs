@@ -18,8 +18,9 @@
 //! (field 100 of the record; field 101 is that record's own checksum over place, type, chain and mark; etcd skips
 //! both). Damage at or behind the furthest mark is what a crash leaves: sectors that were not synced may be lost in
 //! any order, so all from the first damage on is cut off, even if later records look whole. Damage before a mark, in
-//! the head of a segment, or in any segment but the last, is corruption. Where etcd was the last writer, there is no
-//! mark and its own rule holds: a cut record or one with an empty sector is torn, all else is corrupt.
+//! the checksum or the metadata at the head of a segment (the state there is said in those before), or in any segment
+//! but the last, is corruption. Where etcd was the last writer, there is no mark and its own rule holds: a cut record
+//! or one with an empty sector is torn, all else is corrupt.
 //! A batch gets its mark from the next one. Rot in the newest batch alone can't be told from a crash.
 //!
 //! **A batch that was half written** and never acknowledged may come back in part. If its entries have a newer term

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     Options, RECORD_MAX, Wal,
     frame::{Encoder, Kind, Reader},
-    segment,
+    segment::{self, Name},
 };
 use crate::{
     error::Fault,
@@ -265,4 +265,62 @@ fn a_record_of_ours_belongs_where_it_is() {
     let mut forged = encoder.out.clone();
     forged[at] = marked.out[at];
     assert!(read(&forged, 5).is_err(), "another mark");
+}
+
+/// wal-0 with one more record.
+fn with_one_more(kind: Kind, data: &[u8]) -> Result<super::Recovered, Fault> {
+    let whole = fixture("wal-0.wal");
+    let mut reader = Reader::new(&whole, 0, None);
+    while reader.next().expect("sound").is_some() {}
+    let chain = reader.chain.expect("it has records");
+    let mut encoder = Encoder { stamped: false, ..Encoder::new(0, reader.offset as u64, chain) };
+    encoder.push(kind, Some(data), None);
+    let bytes = [&whole[..reader.offset], &encoder.out].concat();
+    Wal::open(etcds(&bytes), &dir(), options()).map(|(_, found)| found)
+}
+
+#[test]
+fn what_is_wrong_with_a_sound_record_is_said() {
+    for (kind, what) in
+        [(Kind::Entry, "an entry"), (Kind::State, "a state"), (Kind::Snapshot, "a snapshot mark")]
+    {
+        let Err(Fault::Corrupt(text)) = with_one_more(kind, b"\xff") else { panic!("{kind:?} is taken") };
+        assert!(text.contains(&format!("{what} can't be decoded (")), "{text}");
+        assert!(text.contains("after index 29"), "{text}");
+    }
+    let next = |index| {
+        let (term, payload) = (crate::types::Term(9), Payload::Empty);
+        encode_entry(&Entry { term, index: Index(index), payload })
+    };
+    assert_eq!(
+        with_one_more(Kind::Entry, &next(30)).expect("sound").entries.last().map(|e| e.index.0),
+        Some(30)
+    );
+    let Err(Fault::Corrupt(text)) = with_one_more(Kind::Entry, &next(31)) else { panic!("it has a gap") };
+    assert!(text.contains("entry 31 where 30 should be") && text.contains("after index 29"), "{text}");
+}
+
+#[test]
+fn names_are_16_lowercase_digits_each() {
+    let name = Name { seq: 10, index: Index(0xabc) };
+    assert_eq!(Name::parse(&name.text()), Some(name));
+    for wrong in [
+        "000000000000000A-0000000000000abc.wal",
+        "a-abc.wal",
+        "000000000000000a-00000000000000abc.wal",
+        "000000000000000a-0000000000000abc.wal.broken",
+        "000000000000000a.wal",
+    ] {
+        assert_eq!(Name::parse(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn zeros_at_the_end_are_not_used() {
+    for len in [0, 1, 63, 64, 65, 200] {
+        for zeros in [0, 1, 63, 64, 65, 200] {
+            let bytes = [vec![1; len], vec![0; zeros]].concat();
+            assert_eq!(segment::used(&bytes), len);
+        }
+    }
 }
