@@ -267,6 +267,7 @@ fn sessions(rng: &Rng, mood: &Mood) -> SessionsStep {
         renew_first: rng.chance(300_000),
         renewals: if rng.chance(300_000) { 0 } else { rng.log_between(1, 12) as u8 },
         renew_percent: *rng.pick(&[20, 33, 60, 85, 95]),
+        late: rng.chance(400_000),
         revoke: rng.chance(400_000),
     }
 }

@@ -417,6 +417,9 @@ pub struct SessionsStep {
     pub renewals: u8,
     /// How much of the TTL passes between renewals.
     pub renew_percent: u8,
+    /// Whether they are renewed once more when they have just ended, and their revocation may be on its way.
+    #[serde(default)]
+    pub late: bool,
     pub revoke: bool,
 }
 

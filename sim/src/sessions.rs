@@ -41,6 +41,12 @@ const TURN_PATIENCE: Micros = 20_000_000;
 
 const SECOND: Micros = 1_000_000;
 
+/// How often leases that are about to be revoked are renewed once more.
+const LATE_RENEWALS: usize = 12;
+
+/// The longest pause between two such renewals.
+const LATE_PAUSE_MAX: Micros = 16_000;
+
 /// The name that locks, or elections, go by.
 fn name(election: bool, number: u8) -> Bytes {
     let kind = if election { "elect" } else { "lock" };
@@ -391,6 +397,10 @@ impl<H: Host> Life<H> {
                 self.call(pb::LeaseKeepAliveRequest { id }).await;
             }
         }
+        if self.step.late {
+            self.world.host.sleep(self.step.ttl as u64 * SECOND).await;
+            self.renew_late(&leases).await;
+        }
         for id in leases {
             if self.is_over() {
                 return;
@@ -413,6 +423,27 @@ impl<H: Host> Life<H> {
                 self.call(pb::LeaseKeepAliveRequest { id }).await;
             }
             self.call(pb::LeaseTimeToLiveRequest { id, keys: true }).await;
+        }
+    }
+}
+
+impl<H: Host> Life<H> {
+    /// Renews leases that may be over, time after time and wherever somebody answers, and waits for none of it: between
+    /// the end of a lease and its revocation there is but a moment.
+    async fn renew_late(&self, leases: &[i64]) {
+        for _ in 0..LATE_RENEWALS {
+            for &id in leases {
+                let Some(member) = self.world.anywhere(&self.rng) else { return };
+                let client = self.client.clone();
+                let renew = async move {
+                    client.call(member, pb::LeaseKeepAliveRequest { id }).await;
+                };
+                self.world.host.spawn(Process::WORLD, Box::pin(renew));
+            }
+            self.world.host.sleep(self.rng.log_between(500, LATE_PAUSE_MAX)).await;
+            if self.is_over() {
+                return;
+            }
         }
     }
 }
