@@ -116,6 +116,17 @@ fn what_has_ended_stays_so() {
     let mut renewal = ended();
     renewal.ok((16 * SECOND, 16 * SECOND + 1), renew(7), renewed(7, 10));
     wrong(&renewal, "lease/renewed-after-end", "the lease had ended by 15.");
+    // A deletion that nobody heard of again comes late. What it did is explained by the end of the lease, as it has been
+    // taken for what the end of another one did.
+    let mut late = Tale::new();
+    late.ok((0, 10), grant(8, 1), granted(8, 1)).ok((12, 14), leased("a", "0", 8), done_put(2));
+    late.open(20, delete("a")).ok((5 * SECOND, 5 * SECOND + 10), get("a"), found(3, vec![]));
+    let answer = pb::LeaseGrantResponse { header: header(3), ..granted(7, 10) };
+    late.ok((6 * SECOND, 6 * SECOND + 10), grant(7, 10), answer);
+    late.ok((6 * SECOND + 12, 6 * SECOND + 14), leased("a", "1", 7), done_put(4));
+    late.ok((7 * SECOND, 7 * SECOND + 10), get("a"), found(5, vec![]));
+    late.ok((8 * SECOND, 8 * SECOND + 10), renew(7), renewed(7, 10));
+    right(&late);
     let mut phantom = ended();
     phantom.ok((16 * SECOND, 16 * SECOND + 1), leased("a", "2", 7), done_put(4));
     wrong(&phantom, "lease/phantom", "which had ended by 15.");

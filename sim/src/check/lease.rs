@@ -275,10 +275,11 @@ impl<'a> Leases<'a> {
     }
 
     /// The first time that the lease was certainly gone for good: its end was seen, or its revocation was answered.
-    fn gone(&self, life: &Life<'a>) -> Option<Micros> {
-        let sound = |revision: &&i64| **revision <= self.timeline.sound_until;
-        let ended =
-            life.ends.iter().filter(sound).filter_map(|revision| self.timeline.seen.first(*revision)).min();
+    fn gone(&self, lease: i64, life: &Life<'a>) -> Option<Micros> {
+        let sound = life.ends.iter().filter(|revision| **revision <= self.timeline.sound_until);
+        let seen = sound.filter_map(|revision| Some((*revision, self.timeline.seen.first(*revision)?)));
+        let ends = seen.filter(|(revision, gone)| !self.deleted_otherwise(lease, *revision, *gone));
+        let ended = ends.map(|(_, gone)| gone).min();
         let revoked =
             life.revocations.iter().filter(|op| op.outcome.reply().is_some()).filter_map(|op| op.end).min();
         [ended, revoked].into_iter().flatten().min()
@@ -292,7 +293,7 @@ impl<'a> Leases<'a> {
     }
 
     fn stays_gone(&mut self, lease: i64, life: &Life<'a>) {
-        if let Some(gone) = self.gone(life).filter(|gone| !self.granted_again(life, *gone)) {
+        if let Some(gone) = self.gone(lease, life).filter(|gone| !self.granted_again(life, *gone)) {
             for (op, _) in life.renewals.iter().filter(|(op, _)| op.start > gone) {
                 let text =
                     format!("{} was answered with a TTL, and the lease had ended by {gone}", describe(op));
