@@ -40,12 +40,12 @@ impl Paths {
 
     /// The body of a snapshot that came in.
     pub fn received(&self, index: Index) -> PathBuf {
-        Self::received_in(&self.snap, index)
+        self.snap.join(Self::received_name(index))
     }
 
-    /// The same, for the links, which know the directory of snapshots alone.
-    pub fn received_in(snap: &Path, index: Index) -> PathBuf {
-        snap.join(format!("{:016x}.snap.kontiki", index.0))
+    /// Its name there, for the links, which know the directory of snapshots alone.
+    pub fn received_name(index: Index) -> String {
+        format!("{:016x}.snap.kontiki", index.0)
     }
 
     /// The body of a snapshot that goes out to one peer.

@@ -9,6 +9,7 @@ mod os_disk;
 #[cfg(not(any(madsim, fuzzing)))]
 mod rocks;
 pub mod snapshot_file;
+mod staged_file;
 pub mod wal;
 
 pub use backend::*;
@@ -19,3 +20,4 @@ pub use mem_disk::{EIO, ENOSPC, MemDisk, MemFile, SECTOR};
 pub use os_disk::{OsDisk, OsFile};
 #[cfg(not(any(madsim, fuzzing)))]
 pub use rocks::{RocksBackend, RocksOptions};
+pub use staged_file::StagedFile;

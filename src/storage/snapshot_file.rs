@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Disk, DiskFile, OpenMode, read_all, wal::hex};
+use super::{Disk, OpenMode, StagedFile, read_all, wal::hex};
 use crate::{
     error::Fault,
     raft::{LogId, Snapshot, SnapshotMeta},
@@ -51,16 +51,14 @@ pub fn write_snapshot<D: Disk>(disk: &D, dir: &Path, snapshot: &Snapshot) -> Res
     let data = raftpb::Snapshot::from(snapshot).encode_to_vec();
     let file = walpb::SnapshotFile { crc: crc32c::crc32c(&data), data: Some(data.into()) };
     let name = snapshot_name(snapshot.meta.last);
-    let path = dir.join(&name);
-    let fault = |error| Fault::io(format!("writing {}", path.display()), error);
-    disk.create_dir_all(dir).map_err(fault)?;
-    let staging = dir.join(format!("tmp-{name}"));
-    let mut out = disk.open(&staging, OpenMode::Truncate).map_err(fault)?;
-    out.write_at(0, &file.encode_to_vec()).map_err(fault)?;
-    out.sync().map_err(fault)?;
-    disk.rename(&staging, &path).map_err(fault)?;
-    disk.sync_dir(dir).map_err(fault)?;
-    Ok(path)
+    let write = || {
+        disk.create_dir_all(dir)?;
+        let mut out = StagedFile::create(disk.clone(), dir, &name, 0)?;
+        out.write(&file.encode_to_vec())?;
+        out.sync()?;
+        out.keep()
+    };
+    write().map_err(|error| Fault::io(format!("writing {}", dir.join(&name).display()), error))
 }
 
 /// Reads a snapshot's file.

@@ -6,7 +6,7 @@ use kontiki::{
     raft::{Body, Message},
     runtime::PeerEvent,
     server::Paths,
-    storage::{Disk, DiskFile, OpenMode},
+    storage::StagedFile,
 };
 
 use super::{Address, Held, Net};
@@ -17,6 +17,9 @@ use crate::{
 
 /// Bytes of a snapshot that travel in a microsecond.
 const BYTES_PER_MICRO: u64 = 100;
+
+/// A body comes in pieces of so many bytes.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// A snapshot on its way.
 #[derive(Clone)]
@@ -98,16 +101,14 @@ impl<H: Host> Net<H> {
         };
         let Some((disk, dir)) = place else { return false };
         let Body::Snapshot(snapshot) = &message.body else { return false };
-        let path = Paths::received_in(&dir, snapshot.meta.last.index);
-        let written = (|| {
-            let mut file = disk.open(&path, OpenMode::Truncate)?;
-            file.write_at(0, body)?;
+        let name = Paths::received_name(snapshot.meta.last.index);
+        let write = || {
+            let mut file = StagedFile::create(disk, &dir, &name, transfer.number)?;
+            body.chunks(CHUNK_BYTES).try_for_each(|piece| file.write(piece))?;
             file.sync()?;
-            disk.sync_dir(&dir)
-        })();
-        if written.is_err() {
-            return false;
-        }
+            file.keep()
+        };
+        let Ok(path) = write() else { return false };
         let Message { from, term, .. } = *message;
         self.moments.come(Moment::GetsSnapshot, *to);
         self.tell(*to, PeerEvent::SnapshotReceived { from, term, snapshot: snapshot.clone(), body: path });

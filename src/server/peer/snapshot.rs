@@ -6,9 +6,7 @@
 #![allow(clippy::disallowed_methods)] // production's transport: the simulator's has its own way to move a body
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -35,6 +33,8 @@ use super::{
 use crate::{
     raft::{Body as RaftBody, Message, Snapshot},
     runtime::PeerEvent,
+    server::Paths,
+    storage::{OsDisk, StagedFile},
     types::{NodeId, Term},
     wire::raftpb,
 };
@@ -156,8 +156,8 @@ pub(super) async fn receive(shared: &Shared, headers: &HeaderMap, mut body: Body
         .receives
         .try_acquire()
         .map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "other snapshots are being received".to_owned()))?;
-    let suffix = if kontiki { "kontiki" } else { "db" };
-    let name = format!("{:016x}.snap.{suffix}", snapshot.meta.last.index.0);
+    let index = snapshot.meta.last.index;
+    let name = if kontiki { Paths::received_name(index) } else { format!("{:016x}.snap.db", index.0) };
     let label = from.to_string();
     let network = &shared.metrics.network;
     let under_way = network.snapshot_receives.with_label_values(&[&label]);
@@ -232,16 +232,14 @@ async fn keep(shared: &Shared, name: &str, first: Bytes, mut body: Body) -> Resu
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let dir = shared.local.snapshot_dir.clone();
-    let target = dir.join(name);
-    // Names that start with `tmp` are swept away at start.
-    let temporary = Temporary(dir.join(format!("tmp{number}.{name}")));
+    let name = name.to_owned();
     let (pieces, queue) = mpsc::channel::<Bytes>(CHUNKS_MAX);
     let (whole, is_whole) = oneshot::channel::<()>();
     let fsync_seconds = shared.metrics.disk.snap_db_fsync.clone();
     let started = Instant::now();
-    let path = target.clone();
     let writing = tokio::task::spawn_blocking(move || {
-        write_file(&temporary.0, &path, &dir, queue, is_whole, |seconds| fsync_seconds.observe(seconds))
+        let file = StagedFile::create(OsDisk, &dir, &name, number)?;
+        write_file(file, queue, is_whole, |seconds| fsync_seconds.observe(seconds))
     });
     let reading = async {
         let mut piece = Some(first);
@@ -259,39 +257,26 @@ async fn keep(shared: &Shared, name: &str, first: Bytes, mut body: Body) -> Resu
     let read = reading.await;
     let written = writing.await.map_err(|error| error.to_string())?;
     read?;
-    written.map_err(|error| error.to_string())?;
+    let target = written.map_err(|error| error.to_string())?;
     shared.metrics.disk.snap_db_save.observe(started.elapsed().as_secs_f64());
     Ok(target)
 }
 
-/// A file that goes away again unless it was renamed.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.0));
-    }
-}
-
 /// Blocks: for a thread that may.
 fn write_file(
-    temporary: &Path,
-    target: &Path,
-    dir: &Path,
+    mut file: StagedFile<OsDisk>,
     mut queue: mpsc::Receiver<Bytes>,
     whole: oneshot::Receiver<()>,
     synced: impl Fn(f64),
-) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+) -> io::Result<PathBuf> {
     while let Some(piece) = queue.blocking_recv() {
-        file.write_all(&piece)?;
+        file.write(&piece)?;
     }
     if whole.blocking_recv().is_err() {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
     }
     let started = Instant::now();
-    file.sync_all()?;
+    file.sync()?;
     synced(started.elapsed().as_secs_f64());
-    fs::rename(temporary, target)?;
-    fs::File::open(dir)?.sync_all()
+    file.keep()
 }
