@@ -535,6 +535,14 @@ mod tests {
     }
 
     #[test]
+    fn a_range_ends_where_it_says() {
+        for (end, past) in [("", [false, true, true]), ("b", [false, true, true]), ("\0", [false; 3])] {
+            let range = KeyRange::from_wire("a".into(), end.as_bytes().to_vec().into());
+            assert_eq!(["a", "b", "c"].map(|key| past_end(&range, key.as_bytes())), past, "{end:?}");
+        }
+    }
+
+    #[test]
     fn values_that_are_read_stay() {
         let mut index = Index::new(1 << 20);
         for n in 0..100_i64 {
