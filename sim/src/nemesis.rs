@@ -47,6 +47,8 @@ pub struct Nemesis<H: Host> {
     changing: Arc<Mutex<BTreeSet<Address>>>,
     /// Whom somebody has asked to be removed: they may be out at any time.
     leaving: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// Learners whose promotion was asked for, and may be done at any time.
+    promoting: Arc<Mutex<BTreeSet<NodeId>>>,
     /// The follower that was picked last, and when: faults that come together mean the same one.
     picked: Arc<Mutex<(Micros, Address)>>,
     /// Where the moment came that was waited for.
@@ -65,6 +67,7 @@ impl<H: Host> Nemesis<H> {
             world,
             changing: Arc::default(),
             leaving: Arc::default(),
+            promoting: Arc::default(),
             picked: Arc::default(),
             struck: None,
         }

@@ -1,12 +1,18 @@
 //! The fault atlas: who holds a good copy of what is committed, and so what may be lost.
 
+use std::collections::BTreeSet;
+
 use super::Nemesis;
 use crate::{host::Host, lock::lock, net::Address};
 
 impl<H: Host> Nemesis<H> {
     /// Whether the others hold all that is committed, now and when this member has lost everything.
     pub(super) fn may_lose(&self, member: Address) -> bool {
-        let voters = self.world.voters();
+        let mut voters: BTreeSet<Address> = self.world.voters().into_iter().collect();
+        // Who may become a voter at any time counts as one.
+        let promoting = lock(&self.promoting).clone();
+        let coming = |address: &Address| self.world.id(*address).is_some_and(|id| promoting.contains(&id));
+        voters.extend(self.world.living().into_iter().filter(coming));
         let sound = |voter: &&Address| **voter != member && self.is_sound(**voter);
         voters.iter().filter(sound).count() * 2 > voters.len()
     }

@@ -144,7 +144,12 @@ impl<H: Host> Nemesis<H> {
 
     async fn promote(&self, member: Address, id: NodeId) {
         self.world.moments.come(Moment::Asked, member);
-        self.ask(pb::MemberPromoteRequest { id: id.0 }).await;
+        lock(&self.promoting).insert(id);
+        let refused =
+            matches!(self.ask(pb::MemberPromoteRequest { id: id.0 }).await, Some(Outcome::Refused { .. }));
+        if refused {
+            lock(&self.promoting).remove(&id);
+        }
     }
 
     pub(super) async fn replace(&self, member: Address, learner: bool, down: Micros) {
