@@ -437,6 +437,19 @@ fn who_reads_while_the_tables_are_replaced_is_refused() {
     }
 }
 
+/// As in etcd, a sort target without an order sorts what the limit lets in, and one key more.
+#[test]
+fn a_limit_takes_one_key_more_where_no_order_is_asked_for() {
+    let mut member = Member::new();
+    for (key, value) in [("a", "3"), ("b", "2"), ("c", "1")] {
+        member.put(key, value);
+    }
+    for (limit, first) in [(1, "b"), (2, "c")] {
+        let request = RangeRequest { limit, sort_target: SortTarget::Value, ..range("a", "z") };
+        assert_eq!(member.keys(&request)[0], first, "{limit}");
+    }
+}
+
 /// A chunk ends when it has so many bytes, and the tail comes with the last key.
 #[test]
 fn chunks_are_filled() {
