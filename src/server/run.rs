@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    api::Member as _,
     applier::Applier,
     boot::{self, Booted},
     driver::{Core, Driver},
@@ -39,15 +41,25 @@ pub struct Running<R: Runtime> {
     /// For those who serve clients and peers.
     pub handle: Handle<R>,
     exits: mpsc::UnboundedReceiver<Exit>,
+    /// Whether it was removed, and only stays until the others know.
+    leaving: bool,
     stop: oneshot::Sender<()>,
     driver: Task,
     duties: Vec<Task>,
 }
 
 impl<R: Runtime> Running<R> {
-    /// Waits until the member stops by itself.
+    /// Waits until the member stops by itself. One that was removed stays for a little while, so that a leader can tell
+    /// the others that it is out: they would need its vote until they know. May be dropped, and called again.
     pub async fn exit(&mut self) -> Exit {
-        self.exits.recv().await.unwrap_or(Exit::Stopped)
+        if !self.leaving {
+            match self.exits.recv().await {
+                Some(Exit::Removed) => self.leaving = true,
+                other => return other.unwrap_or(Exit::Stopped),
+            }
+        }
+        self.handle.sleep(LEAVING).await;
+        Exit::Removed
     }
 
     /// Stops it: what is on its way to the log is written, nothing new is taken.
@@ -60,6 +72,9 @@ impl<R: Runtime> Running<R> {
         self.driver.ended().await;
     }
 }
+
+/// How long a member that was removed stays; etcd's.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// What has come in from peers and not been taken: past that their links wait.
 const PEER_EVENTS_MAX: usize = 16 * 1024;
@@ -142,7 +157,7 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
     let driver = Task::start(&runtime, driver.run(clock, driver_rx, peer_rx, stopped));
     let handle = Handle { shared };
     let duties = start_duties(&handle, &options);
-    Ok(Running { handle, exits: exited, stop, driver, duties })
+    Ok(Running { handle, exits: exited, leaving: false, stop, driver, duties })
 }
 
 fn log_worker<R: Runtime>(
