@@ -187,14 +187,26 @@ impl<H: Host> Client<H> {
         false
     }
 
-    /// Notes what a member does for it by itself, whenever that may be.
-    pub fn note_done_for(&self, member: Address, call: Call) {
+    /// Notes what a member does for it by itself, whenever that may be; gives the note's number.
+    pub fn note_done_for(&self, member: Address, call: Call) -> u64 {
         let (start, user) = (self.world.time(), self.shown().1);
         self.world.record(|history| {
             let id = history.ops.len() as u64;
             let outcome = Outcome::Unknown("done by the member".into());
             let client = self.number;
             history.ops.push(Op { id, client, member, user, start, end: None, call, outcome });
+            id
+        })
+    }
+
+    /// It has turned out that the member did not do what was noted.
+    pub fn note_undone(&self, note: u64) {
+        let end = self.world.time();
+        self.world.record(|history| {
+            if let Some(op) = history.ops.get_mut(note as usize) {
+                op.end = Some(end);
+                op.outcome = Outcome::Refused { code: 1, message: "it was not needed".into() };
+            }
         });
     }
 

@@ -128,7 +128,12 @@ impl<H: Host> Worker<H> {
         };
         for _ in 0..2 {
             self.client.note_done_for(self.member, put_once(&key, value.clone(), lease));
+            // Without its turn it gives its place up, and may do so long before the client hears of that.
+            let given_up = self.client.note_done_for(self.member, deleted(&key).into());
             let outcome = self.client.patient(TURN_PATIENCE).call_once(self.member, call.clone()).await;
+            if outcome.reply().is_some() {
+                self.client.note_undone(given_up);
+            }
             match outcome {
                 Outcome::Ok(Reply::Lock(_)) => {
                     return Some(Place { key, lease, created: 0, leader: None });
@@ -137,8 +142,7 @@ impl<H: Host> Worker<H> {
                     let created = reply.leader.as_ref().map_or(0, |leader| leader.rev);
                     return Some(Place { key, lease, created, leader: reply.leader });
                 }
-                // It gives its place up.
-                _ => self.client.note_done_for(self.member, deleted(&key).into()),
+                _ => {}
             }
             if !self.client.would_pass(self.member, &outcome).await {
                 break;

@@ -1,20 +1,20 @@
 //! The fault atlas: who holds a good copy of what is committed, and so what may be lost.
 
-use std::collections::BTreeSet;
-
 use super::Nemesis;
 use crate::{host::Host, lock::lock, net::Address};
 
 impl<H: Host> Nemesis<H> {
     /// Whether the others hold all that is committed, now and when this member has lost everything.
     pub(super) fn may_lose(&self, member: Address) -> bool {
-        let mut voters: BTreeSet<Address> = self.world.voters().into_iter().collect();
-        // Who may become a voter at any time counts as one.
+        let voters = self.world.voters();
+        // Who may become a voter at any time takes part in a majority, and may not be there to make one.
         let promoting = lock(&self.promoting).clone();
-        let coming = |address: &Address| self.world.id(*address).is_some_and(|id| promoting.contains(&id));
-        voters.extend(self.world.living().into_iter().filter(coming));
+        let coming = |address: &Address| {
+            !voters.contains(address) && self.world.id(*address).is_some_and(|id| promoting.contains(&id))
+        };
+        let coming = self.world.living().into_iter().filter(coming).count();
         let sound = |voter: &&Address| **voter != member && self.is_sound(**voter);
-        voters.iter().filter(sound).count() * 2 > voters.len()
+        voters.iter().filter(sound).count() * 2 > voters.len() + coming
     }
 
     /// Whether those who vote then hold all that is committed, now and when this member is gone.

@@ -23,6 +23,9 @@ const TRIES_MAX: usize = 12;
 /// How often a new member is started until it has joined.
 const JOIN_TRIES_MAX: usize = 40;
 
+/// By when a member that was removed has stopped by itself.
+const LEAVES_WITHIN: Micros = 3_000_000;
+
 /// How large a cluster grows.
 const MEMBERS_MAX: usize = 7;
 
@@ -193,13 +196,15 @@ impl<H: Host> Nemesis<H> {
     }
 
     pub(super) async fn leave(&self, member: Address, linger: Micros) {
+        // Until the others know that it is out they count on it.
+        let stays = if self.may_lose(member) { 0 } else { LEAVES_WITHIN };
         if let Some(id) = self.world.id(member)
             && self.world.living().len() > 1
             && self.may_remove(member)
             && self.remove(member, id).await
         {
             self.world.give_up(member);
-            self.wait(linger).await;
+            self.wait(linger.max(stays)).await;
             self.world.crash(member, End::Kill);
         }
     }
