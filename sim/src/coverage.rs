@@ -534,7 +534,7 @@ mod tests {
             (0..200).flat_map(|seed| Swarm::default().plan(seed).faults).map(|fault| fault.what).collect();
         for fault in &faults {
             assert!(is_fault(fault.name()), "{}", fault.name());
-            assert_eq!(TARGETED.contains(&fault.name()), fault.has_target(), "{}", fault.name());
+            assert_eq!(TARGETED.contains(&fault.name()), fault.who().is_some(), "{}", fault.name());
         }
     }
 

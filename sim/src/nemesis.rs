@@ -142,13 +142,23 @@ impl<H: Host> Nemesis<H> {
     }
 
     async fn carry_out(&self, fault: Fault) {
-        match &fault {
-            Fault::CrashAll { power, down } => self.crash_all(&fault, *power, *down).await,
-            Fault::Split { side, span } => self.split(&fault, side, *span).await,
+        let Some(who) = fault.who() else { return self.of_none(&fault).await };
+        if let Some(member) = self.whose(who) {
+            self.note(member, &fault);
+            self.of_one(&fault, member).await;
+            self.mended(member, &fault);
+        }
+    }
+
+    /// Faults that are not one member's.
+    async fn of_none(&self, fault: &Fault) {
+        match fault {
+            Fault::CrashAll { power, down } => self.crash_all(fault, *power, *down).await,
+            Fault::Split { side, span } => self.split(fault, side, *span).await,
             Fault::Seesaw { rounds, span, back } => {
                 for _ in 0..*rounds {
                     let led = self.world.leader();
-                    self.split(&fault, &self.minority_of_the_leader(), *span).await;
+                    self.split(fault, &self.minority_of_the_leader(), *span).await;
                     if *back {
                         self.give_back(led);
                         self.wait(*span / 2).await;
@@ -156,7 +166,7 @@ impl<H: Host> Nemesis<H> {
                 }
             }
             Fault::CutLink { from, to, span } => {
-                self.note(0, &fault);
+                self.note(0, fault);
                 self.world.net.set_link(*from, *to, |link| link.cut = true);
                 self.wait(*span).await;
                 self.world.net.set_link(*from, *to, |link| link.cut = false);
@@ -164,35 +174,13 @@ impl<H: Host> Nemesis<H> {
             Fault::Trap { on, skip, after, what } => {
                 self.wait_for(*on, *skip, *after, (**what).clone()).await
             }
-            Fault::Weather { link, span } => self.weather(&fault, *link, *span).await,
-            Fault::MoveLeader { to } => self.move_leader(&fault, *to).await,
+            Fault::Weather { link, span } => self.weather(fault, *link, *span).await,
+            Fault::MoveLeader { to } => self.move_leader(fault, *to).await,
             Fault::Join { learner, promote } => {
                 let address = self.world.free_address();
-                self.alone(address, self.join(&fault, address, *learner, *promote)).await;
+                self.alone(address, self.join(fault, address, *learner, *promote)).await;
             }
-            Fault::Crash { who, .. }
-            | Fault::CrashInDisk { who, .. }
-            | Fault::Pause { who, .. }
-            | Fault::Isolate { who, .. }
-            | Fault::Stall { who, .. }
-            | Fault::DiskError { who, .. }
-            | Fault::SlowDisk { who, .. }
-            | Fault::Rot { who, .. }
-            | Fault::Misdirect { who, .. }
-            | Fault::ClockRate { who, .. }
-            | Fault::WallJump { who, .. }
-            | Fault::Replace { who, .. }
-            | Fault::Hold { who, .. }
-            | Fault::Lag { who, .. }
-            | Fault::Rush { who, .. }
-            | Fault::Update { who }
-            | Fault::Leave { who, .. } => {
-                if let Some(member) = self.whose(*who) {
-                    self.note(member, &fault);
-                    self.of_one(&fault, member).await;
-                    self.mended(member, &fault);
-                }
-            }
+            one => unreachable!("{one:?} is one member's"),
         }
     }
 
@@ -224,12 +212,6 @@ impl<H: Host> Nemesis<H> {
                 self.wait(*span).await;
                 self.isolate(member, *inbound, *outbound, false);
             }
-            Fault::CrashInDisk { .. }
-            | Fault::Stall { .. }
-            | Fault::SlowDisk { .. }
-            | Fault::DiskError { .. }
-            | Fault::Rot { .. }
-            | Fault::Misdirect { .. } => self.of_disk(fault, member).await,
             Fault::ClockRate { rate, span, .. } => {
                 if let Some(clock) = world.clock(member) {
                     clock.set_rate(*rate);
@@ -262,14 +244,7 @@ impl<H: Host> Nemesis<H> {
                 let until = (world.host.now() + span).min(self.calm_from);
                 rush::rush(world.clone(), self.rng.clone(), member, *looks, *pause, until).await;
             }
-            Fault::Trap { .. }
-            | Fault::CrashAll { .. }
-            | Fault::Split { .. }
-            | Fault::Seesaw { .. }
-            | Fault::CutLink { .. }
-            | Fault::Weather { .. }
-            | Fault::MoveLeader { .. }
-            | Fault::Join { .. } => {}
+            other => self.of_disk(other, member).await,
         }
     }
 
@@ -305,27 +280,8 @@ impl<H: Host> Nemesis<H> {
                 self.damage(member, rot::misdirect(*from, *to), *down).await;
             }
             // Whoever has no copy of what it promised elsewhere keeps its disk.
-            Fault::DiskError { .. }
-            // Not of a disk.
-            | Fault::Crash { .. }
-            | Fault::CrashAll { .. }
-            | Fault::Pause { .. }
-            | Fault::Isolate { .. }
-            | Fault::Split { .. }
-            | Fault::Seesaw { .. }
-            | Fault::CutLink { .. }
-            | Fault::Weather { .. }
-            | Fault::ClockRate { .. }
-            | Fault::WallJump { .. }
-            | Fault::MoveLeader { .. }
-            | Fault::Replace { .. }
-            | Fault::Join { .. }
-            | Fault::Hold { .. }
-            | Fault::Lag { .. }
-            | Fault::Rush { .. }
-            | Fault::Update { .. }
-            | Fault::Trap { .. }
-            | Fault::Leave { .. } => {}
+            Fault::DiskError { .. } => {}
+            other => unreachable!("{other:?} is not of a disk"),
         }
     }
 

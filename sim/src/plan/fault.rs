@@ -1,6 +1,6 @@
-//! What faults are called, how long they last, and whether they are one member's.
+//! What faults are called, how long they last, and whom they hit.
 
-use super::Fault;
+use super::{Fault, Who};
 use crate::host::Micros;
 
 impl Fault {
@@ -68,18 +68,34 @@ impl Fault {
         }
     }
 
-    /// Whether it is one member's, chosen when it begins.
-    pub const fn has_target(&self) -> bool {
-        !matches!(
-            self,
+    /// The one member that it hits; none if it is not one member's.
+    pub const fn who(&self) -> Option<Who> {
+        match self {
+            Self::Crash { who, .. }
+            | Self::CrashInDisk { who, .. }
+            | Self::Pause { who, .. }
+            | Self::Isolate { who, .. }
+            | Self::Hold { who, .. }
+            | Self::Lag { who, .. }
+            | Self::Stall { who, .. }
+            | Self::DiskError { who, .. }
+            | Self::SlowDisk { who, .. }
+            | Self::Rot { who, .. }
+            | Self::Misdirect { who, .. }
+            | Self::ClockRate { who, .. }
+            | Self::WallJump { who, .. }
+            | Self::Replace { who, .. }
+            | Self::Leave { who, .. }
+            | Self::Update { who }
+            | Self::Rush { who, .. } => Some(*who),
             Self::CrashAll { .. }
-                | Self::Split { .. }
-                | Self::Seesaw { .. }
-                | Self::CutLink { .. }
-                | Self::Weather { .. }
-                | Self::MoveLeader { .. }
-                | Self::Join { .. }
-                | Self::Trap { .. }
-        )
+            | Self::Split { .. }
+            | Self::Seesaw { .. }
+            | Self::CutLink { .. }
+            | Self::Weather { .. }
+            | Self::MoveLeader { .. }
+            | Self::Join { .. }
+            | Self::Trap { .. } => None,
+        }
     }
 }

@@ -105,35 +105,9 @@ pub fn faults(rng: &Rng, knobs: &Knobs, calm_from: Micros) -> Vec<Timed<Fault>> 
     faults
 }
 
-/// Whom a fault hits, as far as that is one.
+/// Whom clients press on that feel a fault: who is hit, or else the leader.
 fn target(fault: &Fault) -> Who {
-    match fault {
-        Fault::Crash { who, .. }
-        | Fault::CrashInDisk { who, .. }
-        | Fault::Pause { who, .. }
-        | Fault::Isolate { who, .. }
-        | Fault::Hold { who, .. }
-        | Fault::Lag { who, .. }
-        | Fault::Stall { who, .. }
-        | Fault::DiskError { who, .. }
-        | Fault::SlowDisk { who, .. }
-        | Fault::Rot { who, .. }
-        | Fault::Misdirect { who, .. }
-        | Fault::ClockRate { who, .. }
-        | Fault::WallJump { who, .. }
-        | Fault::Replace { who, .. }
-        | Fault::Leave { who, .. }
-        | Fault::Update { who }
-        | Fault::Rush { who, .. } => *who,
-        Fault::CrashAll { .. }
-        | Fault::Split { .. }
-        | Fault::Seesaw { .. }
-        | Fault::CutLink { .. }
-        | Fault::Weather { .. }
-        | Fault::MoveLeader { .. }
-        | Fault::Join { .. }
-        | Fault::Trap { .. } => Who::Leader,
-    }
+    fault.who().unwrap_or(Who::Leader)
 }
 
 fn rush(rng: &Rng, mood: &Mood, who: Who) -> Fault {
