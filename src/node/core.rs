@@ -48,6 +48,9 @@ pub struct Node<W> {
     unfit: bool,
     /// When members whose state differs were last told of.
     accused: BTreeMap<NodeId, Instant>,
+    /// Peers whose snapshots are being built. Raft asks again and again until one is there, which may take long: once
+    /// is enough.
+    building: BTreeSet<NodeId>,
     effects: Vec<Effect<W>>,
 }
 
@@ -86,6 +89,7 @@ impl<W> Node<W> {
             marks: Marks::default(),
             unfit: false,
             accused: BTreeMap::new(),
+            building: BTreeSet::new(),
             effects: Vec::new(),
         })
     }
@@ -108,10 +112,13 @@ impl<W> Node<W> {
             Event::Unreachable(peer) => self.input(Input::Unreachable(peer)),
             Event::SnapshotSent { to, ok } => self.input(Input::SnapshotSent { to, ok }),
             Event::SnapshotReceived { from, term, snapshot } => self.snapshot_received(from, term, snapshot),
-            Event::SnapshotBuilt { to, snapshot: Some(snapshot) } => {
-                self.input(Input::SnapshotBuilt { to, snapshot });
+            Event::SnapshotBuilt { to, snapshot } => {
+                self.building.remove(&to);
+                self.input(match snapshot {
+                    Some(snapshot) => Input::SnapshotBuilt { to, snapshot },
+                    None => Input::SnapshotSent { to, ok: false },
+                });
             }
-            Event::SnapshotBuilt { to, snapshot: None } => self.input(Input::SnapshotSent { to, ok: false }),
             Event::Persisted(id) => self.persisted(id),
             Event::Applied(report) => self.report(report),
             Event::Request(request) => self.request(request),
@@ -411,7 +418,8 @@ impl<W> Node<W> {
         for id in ready.reads_dropped {
             self.reads.dropped(id);
         }
-        self.effects.extend(ready.need_snapshot.into_iter().map(Effect::BuildSnapshot));
+        let wanted = ready.need_snapshot.into_iter().filter(|to| self.building.insert(*to));
+        self.effects.extend(wanted.map(Effect::BuildSnapshot));
     }
 
     /// Notices changes of leadership: a leader knows when leases end, a transfer may be over.

@@ -262,8 +262,6 @@ impl<R: Runtime> Core<R> {
                 let body = self.shared.paths.body_of(&message);
                 self.peers.send_snapshot(message.to, message, body);
             }
-            // Raft asks again and again until it is there, which may take long: once is enough.
-            Effect::BuildSnapshot(to) if !self.shared.building.begin(to) => {}
             Effect::BuildSnapshot(to) => drop(self.shared.keeper.send(KeepJob::BuildSnapshot(to))),
             Effect::Checkpoint => drop(self.shared.keeper.send(KeepJob::Checkpoint)),
             Effect::RevokeLeases(term, ids) => self.revoke(term, ids),

@@ -198,7 +198,6 @@ impl<R: Runtime> Keeper<R> {
     /// A body that can't be written is no fault of the member: the peer stays behind, and is tried again.
     fn build(&self, to: NodeId) -> Result<(), Fault> {
         let snapshot = self.try_build(to).ok();
-        self.shared.building.end(to);
         let _ = self.shared.driver.send(Event::SnapshotBuilt { to, snapshot });
         Ok(())
     }

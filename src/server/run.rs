@@ -22,7 +22,7 @@ use super::{
     options::Options,
     paths::Paths,
     sessions::Sessions,
-    shared::{Building, Facts, Shared, View},
+    shared::{Facts, Shared, View},
     stats::Stats,
 };
 use crate::{
@@ -117,7 +117,6 @@ pub async fn start<R: Runtime>(runtime: R, options: Options) -> Result<Running<R
         driver: driver_tx,
         applier: applier_tx,
         keeper: keeper_tx,
-        building: Building::default(),
         hub: hub_tx,
         audience: Arc::default(),
         exits,

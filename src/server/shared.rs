@@ -1,11 +1,8 @@
 //! What all shells of a member hold together: facts to read at once, and the ways to the workers.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -50,8 +47,6 @@ pub(super) struct Shared<R: Runtime> {
     pub driver: mpsc::UnboundedSender<Event<Waiter>>,
     pub applier: mpsc::UnboundedSender<ApplyJob<R>>,
     pub keeper: mpsc::UnboundedSender<KeepJob<R>>,
-    /// The peers for which the keeper has been asked for a snapshot, and has not built it yet.
-    pub building: Building,
     pub hub: mpsc::UnboundedSender<HubJob>,
     pub audience: Arc<Audience>,
     pub exits: Exits,
@@ -173,26 +168,6 @@ impl Facts {
     }
 }
 
-/// Whom the keeper has snapshots to build for.
-#[derive(Debug, Default)]
-pub(super) struct Building(Mutex<BTreeSet<NodeId>>);
-
-impl Building {
-    fn peers(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that one is wanted; false if it is on its way.
-    pub fn begin(&self, to: NodeId) -> bool {
-        self.peers().insert(to)
-    }
-
-    /// It is built, or can't be.
-    pub fn end(&self, to: NodeId) {
-        self.peers().remove(&to);
-    }
-}
-
 impl<R: Runtime> Shared<R> {
     /// Keeps a snapshot from replacing the tables meanwhile.
     pub fn replacing(&self) -> MutexGuard<'_, ()> {
@@ -236,20 +211,5 @@ impl<R: Runtime> Shared<R> {
 
     pub fn is_learner(&self) -> bool {
         self.facts.view().roster.member(self.me).is_some_and(|m| m.learner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_snapshot_is_built_once_however_often_it_is_asked_for() {
-        let building = Building::default();
-        assert!(building.begin(NodeId(1)));
-        assert!(!building.begin(NodeId(1)));
-        assert!(building.begin(NodeId(2)));
-        building.end(NodeId(1));
-        assert!(building.begin(NodeId(1)) && !building.begin(NodeId(2)));
     }
 }

@@ -112,7 +112,7 @@ pub struct Member {
     pub state: State,
     pub disk_held: bool,
     pub applier_held: bool,
-    /// Checkpoints are left unanswered.
+    /// Checkpoints are left unanswered, and snapshots unbuilt.
     pub keeper_held: bool,
 }
 
@@ -252,13 +252,10 @@ impl Members {
                 self.net.push(message);
                 self.member(id).node.step(Event::SnapshotSent { to, ok: true });
             }
-            Effect::BuildSnapshot(to) => {
-                let state = self.member(id).state.clone();
-                let meta = SnapshotMeta { last: state.last, config: ConfState::from(&state.config) };
-                self.bodies.insert(state.last.index, state);
-                let snapshot = Some(Snapshot { meta, data: Default::default() });
-                self.member(id).node.step(Event::SnapshotBuilt { to, snapshot });
+            Effect::BuildSnapshot(to) if self.member(id).keeper_held => {
+                self.say(id, format!("builds a snapshot for {to}"));
             }
+            Effect::BuildSnapshot(to) => self.built(id, to, true),
             Effect::Checkpoint => self.checkpoint(id),
             Effect::RevokeLeases(term, leases) => {
                 self.say(id, format!("revokes {leases:?}"));
@@ -292,6 +289,15 @@ impl Members {
             }
             Effect::Diverged(how) => self.say(id, format!("stops: {how}")),
         }
+    }
+
+    /// A snapshot of what has been applied is there for `to`, or can't be made.
+    pub fn built(&mut self, id: NodeId, to: NodeId, ok: bool) {
+        let state = self.member(id).state.clone();
+        let meta = SnapshotMeta { last: state.last, config: ConfState::from(&state.config) };
+        self.bodies.insert(state.last.index, state);
+        let snapshot = ok.then(|| Snapshot { meta, data: Default::default() });
+        self.member(id).node.step(Event::SnapshotBuilt { to, snapshot });
     }
 
     fn checkpoint(&mut self, id: NodeId) {

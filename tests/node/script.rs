@@ -12,6 +12,7 @@
 //! hold ID disk|applier|keeper      release ID ..     persist ID     apply ID     flushed ID INDEX
 //! cut ID... / heal          join ID          spoil ID [N]    diverge ID from=ID
 //! snapshot ID from=ID term=T index=N         a snapshot comes in, of whatever age
+//! built ID to=ID [failed]                    a snapshot that a held keeper was asked for is there
 //! state ID                  waiting          who got no answer yet
 //! ```
 
@@ -236,6 +237,11 @@ impl Runner {
             }
             "persist" => drop(members.persist(id)),
             "apply" => drop(members.apply(id)),
+            "built" => {
+                let ok = !matches!(args.next_pos(), Some(arg) if arg.value == "failed");
+                members.built(id, NodeId(named(args, "to")?), ok);
+                members.drain(id);
+            }
             "flushed" => {
                 let flushed = Some(Index(next(args, "the index")?));
                 members.event(id, Event::Applied(Report { flushed, ..Report::default() }));
