@@ -379,6 +379,7 @@ impl Replay {
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let plan = self.source.plan()?;
         let verdict = alone(self.source.driver(), &plan, true)?;
+        println!("knobs {}", serde_json::to_string(&plan.knobs)?);
         for traced in &verdict.trace {
             if text::concerns(traced, self.member, self.quiet) {
                 println!("{}", text::line(traced));
