@@ -295,6 +295,11 @@ impl<H: Host> Net<H> {
         }
     }
 
+    /// What links are like of which nobody has said anything else.
+    pub fn usual(&self) -> Link {
+        self.lock().usual
+    }
+
     /// Makes all links what they usually are, and that something else from now on.
     pub fn heal(&self, usual: Link) {
         for (from, to) in self.mend(usual) {

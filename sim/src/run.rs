@@ -17,7 +17,7 @@ use crate::{
     check,
     client::{Client, Passwords},
     coverage::Coverage,
-    history::{History, Micros as Time, Outcome, Reply, Settings},
+    history::{Call, History, Micros as Time, Outcome, Reply, Settings},
     host::{Host, Micros, Process},
     nemesis::{Nemesis, OPERATOR_MAX},
     net::{Address, Link},
@@ -48,7 +48,10 @@ const LEASE_EARLY_MAX: Micros = 1_000_000;
 /// How late a lease may end in the calm: the leader notices, proposes, and commits.
 const LEASE_LATE_MAX: Micros = 5_000_000;
 
-/// How often they are counted.
+/// How often a leader proposes to end some leases more.
+const REVOKED_EVERY: Micros = 500_000;
+
+/// How often messages are counted.
 const REST_LOOKED_AT: Micros = 50_000;
 
 /// Checkpoints of leases that are rarer than this are not waited for.
@@ -475,10 +478,14 @@ fn settings<H: Host>(world: &World<H>, plan: &Plan, end: Micros) {
     let calm_members: Vec<u32> = world.living().into_iter().filter(sound).collect();
     let calm_nodes = calm_members.iter().filter_map(|member| world.id(*member)).map(|id| id.0).collect();
     let election = plan.knobs.tick_ms * plan.knobs.election_ticks * 1_000;
+    // At worst all leases that there ever were end at once, and wait for their turn.
+    let granted = world
+        .record(|history| history.ops.iter().filter(|op| matches!(op.call, Call::LeaseGrant(_))).count());
+    let turns = granted / plan.knobs.tuning.revokes_max;
     let settings = Settings {
         clock_drift_ppm: 2 * plan.knobs.drift_ppm,
         lease_early_max: Time(LEASE_EARLY_MAX),
-        lease_late_max: Time(LEASE_LATE_MAX + 4 * election),
+        lease_late_max: Time(LEASE_LATE_MAX + 4 * election + turns as Micros * REVOKED_EVERY),
         lease_checkpoint: Some(Time(plan.knobs.lease_checkpoint_ms * 1_000)),
         calm_from: (!world.is_doomed()).then_some(Time(plan.calm_from)),
         settle_max: Time(SETTLE),

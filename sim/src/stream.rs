@@ -4,7 +4,7 @@
 //! As etcd's client library does it, one watch of a stream is created at a time: the next request goes out when the
 //! one before it is answered. So an answer says by its order which watch it is for, and by its id from then on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use kontiki::wire::etcdserverpb::{self as pb, watch_request::RequestUnion};
 use tokio::sync::mpsc;
@@ -23,8 +23,11 @@ use crate::{
 /// How long it takes until a stream that lost something is known to be broken.
 const BREAK: Micros = 1_000_000;
 
-/// How many responses of a stream may be on their way.
+/// How many responses of a stream a member may have ready.
 const RESPONSES_MAX: usize = 8;
+
+/// How many may be on their way.
+const COMING_MAX: usize = 8;
 
 /// How a stream is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,9 +161,12 @@ impl<'a, H: Host> Stream<'a, H> {
         let (requests, asked) = mpsc::unbounded_channel();
         let (responses, mut answered) = mpsc::channel(RESPONSES_MAX);
         world.host.watch(process, self.member, api, self.token.clone(), asked, responses);
+        // On their way, with the time when each comes in.
+        let mut coming: VecDeque<(Micros, pb::WatchResponse)> = VecDeque::new();
+        let mut ended = false;
         let mut ask_next = world.host.now() + reading.ask_progress;
         let mut ping_next = world.host.now() + BREAK;
-        loop {
+        while !(ended && coming.is_empty()) {
             let now = world.host.now();
             while let Some(request) = self.due(now) {
                 let _ = requests.send(pb::WatchRequest { request_union: Some(request) });
@@ -173,16 +179,13 @@ impl<'a, H: Host> Stream<'a, H> {
             }
             let next_ask = (reading.ask_progress > 0).then_some(ask_next);
             let wake = self.next_due().into_iter().chain(next_ask).min();
-            let waiting = async {
-                match wake {
-                    Some(at) => world.host.sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let response = tokio::select! {
+            let waiting = world.host.sleep_until(wake.unwrap_or(now));
+            let first = coming.front().map_or(now, |(at, _)| *at);
+            let sent = tokio::select! {
                 biased;
-                response = answered.recv() => response,
-                () = waiting => continue,
+                () = world.host.sleep_until(first), if !coming.is_empty() => None,
+                sent = answered.recv(), if !ended && coming.len() < COMING_MAX => Some(sent),
+                () = waiting, if wake.is_some() => continue,
                 // As gRPC does: a connection on which nothing gets through is given up.
                 () = world.host.sleep_until(ping_next) => {
                     if world.net.link(CLIENTS, self.member).cut || world.net.link(self.member, CLIENTS).cut {
@@ -192,12 +195,21 @@ impl<'a, H: Host> Stream<'a, H> {
                     continue;
                 }
             };
-            let Some(Ok(response)) = response else { return };
-            match world.net.passage(self.member, CLIENTS) {
-                Some(delay) => world.host.sleep(delay).await,
+            if let Some(sent) = sent {
+                let Some(Ok(response)) = sent else {
+                    ended = true;
+                    continue;
+                };
                 // A stream has no holes: what gets lost breaks the connection.
-                None => return world.host.sleep(BREAK).await,
+                let Some(delay) = world.net.passage(self.member, CLIENTS) else {
+                    return world.host.sleep(BREAK).await;
+                };
+                // They stay in order.
+                let behind = coming.back().map_or(0, |(at, _)| *at);
+                coming.push_back((behind.max(world.host.now() + delay), response));
+                continue;
             }
+            let Some((_, response)) = coming.pop_front() else { continue };
             self.hear(response);
             let over = self.wanted.iter().all(|one| one.phase == Phase::Done);
             if over || self.asks_who {

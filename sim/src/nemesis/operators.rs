@@ -30,7 +30,18 @@ const LEAVES_WITHIN: Micros = 3_000_000;
 const MEMBERS_MAX: usize = 7;
 
 /// Refusals after which an operator tries again.
-const RETRIED: [&str; 4] = ["unhealthy", "not enough started members", "too many", "in sync with leader"];
+const RETRIED: [&str; 6] = [
+    "unhealthy",
+    "not enough started members",
+    "too many",
+    "in sync with leader",
+    // It has logged in anew meanwhile.
+    "user name is empty",
+    "invalid auth token",
+];
+
+/// Refusals that tell how things are, whoever made them so.
+const TELLING: [&str; 2] = ["already exist", "not found"];
 
 impl<H: Host> Nemesis<H> {
     fn changing(&self) -> MutexGuard<'_, BTreeSet<Address>> {
@@ -59,6 +70,7 @@ impl<H: Host> Nemesis<H> {
     /// Asks members until one says something certain, and gives what it says.
     async fn ask(&self, call: impl Into<Call>) -> Option<Outcome> {
         let call = call.into();
+        let mut open = false;
         for _ in 0..TRIES_MAX {
             if self.world.host.now() > self.calm_from + OPERATOR_MAX {
                 break;
@@ -67,9 +79,12 @@ impl<H: Host> Nemesis<H> {
             let leader = self.world.leader().filter(|_| self.rng.chance(750_000));
             let member = leader.unwrap_or_else(|| *self.rng.pick(&self.world.living()));
             let outcome = self.operator.call(member, call.clone()).await;
-            let busy = matches!(&outcome, Outcome::Refused { message, .. } if RETRIED.iter().any(|text| message.contains(text)));
-            if !outcome.is_unknown() && !busy {
-                return Some(outcome);
+            let refused = |texts: &[&str]| matches!(&outcome, Outcome::Refused { message, .. } if texts.iter().any(|text| message.contains(text)));
+            if outcome.is_unknown() {
+                open = true;
+            } else if !refused(&RETRIED) {
+                let says = outcome.reply().is_some() || !open || refused(&TELLING);
+                return says.then_some(outcome);
             }
             self.world.host.sleep(500_000).await;
         }
@@ -100,10 +115,12 @@ impl<H: Host> Nemesis<H> {
             return None;
         }
         // Nobody may be there to ask for more, where the new member is needed for a quorum.
-        let mut told = (0, Vec::new());
-        if let Some(Outcome::Ok(Reply::MemberAdd(reply))) = added {
-            told = (reply.header.map_or(0, |header| header.member_id), reply.members);
-        }
+        let told = match added {
+            Some(Outcome::Ok(Reply::MemberAdd(reply))) => {
+                (reply.header.map_or(0, |header| header.member_id), reply.members)
+            }
+            _ => (0, self.assumed(address)),
+        };
         for turn in 0..JOIN_TRIES_MAX {
             if self.world.host.now() > self.calm_from + 2 * OPERATOR_MAX {
                 break;
@@ -132,6 +149,18 @@ impl<H: Host> Nemesis<H> {
             self.world.host.sleep(1_000_000).await;
         }
         None
+    }
+
+    /// The members as they are if the one at `address` was added.
+    fn assumed(&self, address: Address) -> Vec<pb::Member> {
+        let others = self.world.living().into_iter().filter(|other| *other != address);
+        let member = |at: Address| pb::Member {
+            // Any number does for one that nobody knows.
+            id: self.world.id(at).map_or(at.into(), |id| id.0),
+            peer_ur_ls: vec![peer_url(at)],
+            ..Default::default()
+        };
+        others.chain([address]).map(member).collect()
     }
 
     /// The members as anybody who answers knows them, and who that is.

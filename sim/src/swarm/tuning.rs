@@ -4,6 +4,12 @@ use kontiki::server::Tuning;
 
 use crate::rng::Rng;
 
+/// An append of fewer bytes has an entry or two.
+const APPEND_BYTES_LITTLE: usize = 1_024;
+
+/// So many of those are under way then.
+const APPENDS_MANY: usize = 32;
+
 /// As in production, or about half of them small: ranges in many chunks, values that do not fit into memory, appends of
 /// an entry each, snapshots in many frames.
 pub fn tuning(rng: &Rng) -> Tuning {
@@ -30,7 +36,12 @@ pub fn tuning(rng: &Rng) -> Tuning {
     small(&mut tuning.stream_bytes_max, 1_024, 256 << 10);
     small(&mut tuning.frames_max, 8, 64);
     small(&mut tuning.snapshot_frame_bytes_max, 1, 64 << 10);
-    small(&mut tuning.revokes_max, 2, 32);
+    small(&mut tuning.revokes_max, 8, 64);
+    // An entry at a time and no more under way would be some three a second over slow links, where nothing is ever done.
+    if tuning.append_bytes_max < APPEND_BYTES_LITTLE {
+        tuning.inflight_max = tuning.inflight_max.max(APPENDS_MANY);
+        tuning.inflight_bytes_max = tuning.inflight_bytes_max.max(APPENDS_MANY * APPEND_BYTES_LITTLE);
+    }
     if rng.chance(500_000) {
         tuning.apply_lag_max = rng.log_between(64, 4_096);
     }
