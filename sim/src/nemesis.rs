@@ -24,7 +24,7 @@ use crate::{
     plan::{Fault, Moment, Plan, Who},
     probe::Event,
     rng::Rng,
-    rush,
+    rush::{self, Rush},
     world::{End, World},
 };
 
@@ -240,9 +240,10 @@ impl<H: Host> Nemesis<H> {
             Fault::Lag { inbound, outbound, link, span, .. } => {
                 self.lag(member, (*inbound, *outbound), *link, *span).await;
             }
-            Fault::Rush { pause, span, looks, .. } => {
+            Fault::Rush { pause, span, looks, leases, .. } => {
                 let until = (world.host.now() + span).min(self.calm_from);
-                rush::rush(world.clone(), self.rng.clone(), member, *looks, *pause, until).await;
+                let what = Rush { hit: member, looks: *looks, leases: *leases, pause: *pause, until };
+                rush::rush(world.clone(), self.rng.clone(), what).await;
             }
             other => self.of_disk(other, member).await,
         }
@@ -328,7 +329,7 @@ impl<H: Host> Nemesis<H> {
         let to = |to: Link| move |link: &mut Link| *link = Link { cut: link.cut, ..to };
         self.set_links(member, ways, to(worse));
         self.wait(span).await;
-        self.set_links(member, ways, to(self.world.knobs.link));
+        self.set_links(member, ways, to(self.world.net.usual()));
     }
 
     /// Carries out a fault right behind a moment, if one comes before the calm.
@@ -399,7 +400,8 @@ impl<H: Host> Nemesis<H> {
         };
         set(worse);
         self.wait(span).await;
-        set(self.world.knobs.link);
+        // In the calm, which has just come, they are better.
+        set(self.world.net.usual());
         self.mended(0, fault);
     }
 

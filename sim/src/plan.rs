@@ -241,13 +241,15 @@ pub enum Fault {
     /// A member's peer URLs are set to what they are.
     Update { who: Who },
     /// No fault, but what makes one felt: clients press on at a member and elsewhere, and wait for nothing.
-    /// Some look at that member for what others were told to be written elsewhere.
+    /// Some look at that member for what others were told to be written elsewhere; or they renew a lease above all.
     Rush {
         who: Who,
         pause: Micros,
         span: Micros,
         #[serde(default)]
         looks: bool,
+        #[serde(default)]
+        leases: bool,
     },
     /// A fault that comes right behind the next moment of a kind, but for the first `skip`.
     Trap { on: Moment, skip: u64, after: Micros, what: Box<Fault> },

@@ -27,17 +27,23 @@ const NUMBERS: u32 = 1_000;
 /// The leases' ids begin here.
 const LEASES: i64 = 1_000_000;
 
-/// Presses on at `hit` and at others until a moment, `pause` apart on average.
-///
-/// With `looks`, some look at `hit` for what others were told to be written.
-pub async fn rush<H: Host>(
-    world: World<H>,
-    rng: Rng,
-    hit: Address,
-    looks: bool,
-    pause: Micros,
-    until: Micros,
-) {
+/// How a rush is.
+#[derive(Clone, Copy, Debug)]
+pub struct Rush {
+    /// Half of the calls go there, the others elsewhere.
+    pub hit: Address,
+    /// Some look there for what others were told to be written elsewhere.
+    pub looks: bool,
+    /// Above all they renew their lease.
+    pub leases: bool,
+    /// How far apart the calls are, on average.
+    pub pause: Micros,
+    /// When it ends.
+    pub until: Micros,
+}
+
+/// Presses on.
+pub async fn rush<H: Host>(world: World<H>, rng: Rng, Rush { hit, looks, leases, pause, until }: Rush) {
     let first = rng.below(4) as u8;
     let keys = [workload::key(first), workload::key(if rng.chance(500_000) { first } else { first + 1 })];
     // Of each pair of clients one stays with the member that is hit.
@@ -63,6 +69,7 @@ pub async fn rush<H: Host>(
                 look(&world, (client, member, write), (clients[0].clone(), hit));
                 continue;
             }
+            _ if leases && rng.chance(600_000) => pb::LeaseKeepAliveRequest { id: lease.0 }.into(),
             _ => draw(&rng, rng.pick(&keys).clone(), value, lease.0),
         };
         world.host.spawn(Process::WORLD, Box::pin(async move { drop(client.call(member, what).await) }));

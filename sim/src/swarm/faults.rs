@@ -19,7 +19,7 @@ const FAULTS_MAX: usize = 120;
 const RUSHES_MAX: usize = 24;
 
 /// Kinds by weight: a kind's number stands for each of its shares.
-const KINDS: u64 = 35;
+const KINDS: u64 = 36;
 
 /// The kinds of members that join.
 const GROWTH: [u64; 2] = [28, 29];
@@ -87,7 +87,7 @@ pub fn faults(rng: &Rng, knobs: &Knobs, calm_from: Micros) -> Vec<Timed<Fault>> 
         if at >= calm_from {
             break;
         }
-        for what in fault(rng, knobs, &mood, *rng.pick(&mood.kinds)) {
+        for Timed { at: after, what } in fault(rng, knobs, &mood, *rng.pick(&mood.kinds)) {
             // With a rush of its own, a fault needs no other.
             let presses = matches!(what, Fault::Rush { .. });
             let pressed = !presses && rng.chance(mood.rush);
@@ -96,10 +96,10 @@ pub fn faults(rng: &Rng, knobs: &Knobs, calm_from: Micros) -> Vec<Timed<Fault>> 
             }
             if rushes < RUSHES_MAX && pressed {
                 // Before it, so that both mean the same member.
-                faults.push(Timed { at, what: rush(rng, &mood, target(&what)) });
+                faults.push(Timed { at: at + after, what: rush(rng, &mood, target(&what)) });
             }
             rushes = RUSHES_MAX.min(rushes + usize::from(presses || pressed));
-            faults.push(Timed { at: at + 1, what });
+            faults.push(Timed { at: at + after + 1, what });
         }
     }
     faults
@@ -116,7 +116,8 @@ fn rush(rng: &Rng, mood: &Mood, who: Who) -> Fault {
 }
 
 fn press(rng: &Rng, who: Who, span: Micros) -> Fault {
-    Fault::Rush { who, pause: rng.log_between(span / 60, span / 8), span, looks: rng.chance(500_000) }
+    let (looks, leases) = (rng.chance(500_000), rng.chance(200_000));
+    Fault::Rush { who, pause: rng.log_between(span / 60, span / 8), span, looks, leases }
 }
 
 /// A rush for as long as a fault lasts.
@@ -134,8 +135,16 @@ fn who(rng: &Rng, knobs: &Knobs) -> Who {
     }
 }
 
-/// One fault, or some of a kind that come at once.
-fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
+/// One fault, or some of a kind, from now on.
+fn fault(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Timed<Fault>> {
+    match kind {
+        35 => asleep(rng),
+        _ => at_once(rng, knobs, mood, kind).into_iter().map(|what| Timed { at: 0, what }).collect(),
+    }
+}
+
+/// One fault, or some that come together.
+fn at_once(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
     match kind {
         14 | 30 | 34 => hand_over(rng, knobs, mood),
         0..17 => vec![plain(rng, knobs, mood, who(rng, knobs), kind)],
@@ -273,6 +282,21 @@ fn behind(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Vec<Fault> {
     faults
 }
 
+/// A leader knows of leases and then of nothing, for longer than they last. Their holders renew them with another.
+fn asleep(rng: &Rng) -> Vec<Timed<Fault>> {
+    let (who, after, span) =
+        (Who::Leader, rng.log_between(300 * MS, 3 * SECOND), rng.between(SECOND, 9 * SECOND));
+    let what = match rng.below(5) {
+        0..3 => Fault::Pause { who, span },
+        3 => Fault::Isolate { who, inbound: true, outbound: true, span },
+        _ => Fault::Stall { who, span },
+    };
+    let whole = after + span + SECOND;
+    let pause = rng.log_between(whole / 60, whole / 20);
+    let rush = Fault::Rush { who, pause, span: whole, looks: rng.chance(500_000), leases: true };
+    vec![Timed { at: 0, what: rush }, Timed { at: after, what }]
+}
+
 /// Leadership is handed over; often something happens meanwhile. Or a wall clock jumps.
 fn hand_over(rng: &Rng, knobs: &Knobs, mood: &Mood) -> Vec<Fault> {
     let who = who(rng, knobs);
@@ -317,6 +341,11 @@ fn change(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
             false => (Moment::Changes, rng.below(2 * u64::from(knobs.members) + 2)),
         };
         faults.push(struck(rng, knobs, mood, on, skip));
+    }
+    if rng.chance(300_000) {
+        // The leader dies when it has made the change, and others may not know of that yet.
+        let what = Box::new(Fault::Crash { who: Who::Leader, power: rng.chance(500_000), down });
+        faults.push(Fault::Trap { on: Moment::Asked, skip: 0, after: rng.log_between(100, 50 * MS), what });
     }
     faults
 }
