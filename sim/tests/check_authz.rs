@@ -226,6 +226,13 @@ fn nobody_is_denied_what_is_permitted() {
     token.tale.history.boots.push(Boot::new(Micros(1), 1, 0));
     token.tale.history.applied.push(applied(2, 20));
     wrong(&token.tale, "authz/token", "nothing had ended");
+    // It may have come with one that was given long before, and that its client got in this moment.
+    let now = token.tale.history.ops.last().expect("it is refused").start.0;
+    let request = pb::AuthenticateRequest { name: "root".to_owned(), password: "r".to_owned() };
+    let reply = pb::AuthenticateResponse { header: header(1), token: "abcdefghijklmnop.11".to_owned() };
+    let mut new = token.tale.clone();
+    new.ok((0, now), request, reply);
+    right(&new);
     // Another member has taken the place of who knew the token, and answers nothing else.
     let mut replaced = token.tale.clone();
     replaced.history.ups.push(Up { at: Micros(token.at - 5), member: 0, node: 2 });

@@ -6,7 +6,14 @@ use kontiki::{
     error::Refusal,
     wire::{etcdserverpb as pb, v3electionpb as electionpb, v3lockpb as lockpb},
 };
-use sim::history::{Fact, Held, HeldKind, MessageFact, Micros};
+use sim::{
+    check::{
+        lease,
+        linear::{self, Timeline},
+        locks,
+    },
+    history::{Fact, Held, HeldKind, MessageFact, Micros},
+};
 use support::*;
 
 const SECOND: u64 = 1_000_000;
@@ -197,6 +204,10 @@ fn numbers_are_the_leases() {
     let mut stray = tale();
     stray.ok((6 * SECOND, 6 * SECOND + 1), ask, answer(9, 10, "z"));
     wrong(&stray, "lease/keys", "never were on it");
+    // Nor may it be told by a replay that was given up.
+    let lost = Timeline { whole: false, ..linear::timeline(&stray.history) };
+    let told = lease::check_with(&stray.history, &lost);
+    assert!(told.iter().all(|wrong| wrong.rule != "lease/keys"), "{told:?}");
     let mut twice = tale();
     let again = pb::LeaseTimeToLiveResponse { keys: vec![bytes("a"), bytes("a")], ..answer(9, 10, "a") };
     twice.ok((6 * SECOND, 6 * SECOND + 1), ask, again);
@@ -238,6 +249,11 @@ fn one_holds_at_a_time() {
     both.history.held[1].from = Micros(SECOND);
     wrong(&both, "locks/exclusive", "client 8 held it from 1.000000s");
     wrong(&both, "locks/in-turn", "\"l/7\" of revision 2 was there before it");
+    // What a replay that was given up knew last says nothing.
+    let all = linear::timeline(&both.history);
+    let lost = Timeline { whole: false, owners: all.owners[..2].to_vec(), ..all };
+    let told = locks::check_with(&both.history, &lost);
+    assert!(told.iter().all(|wrong| wrong.rule != "locks/in-turn"), "{told:?}");
     // Once its lease may have ended, nobody is sure of it.
     let mut lost = locked();
     lost.history.ops.pop();

@@ -166,6 +166,14 @@ impl<'a> Judge<'a> {
         tokens.iter().rev().find(|token| token.op.end.is_some_and(|end| end < at)).copied()
     }
 
+    /// All that a call may have come with: those that were given in the very moment, too.
+    fn may_come_with(&self, op: &'a Op) -> impl Iterator<Item = Token<'a>> + use<'_, 'a> {
+        let user = op.user.as_deref();
+        let all = user.and_then(|user| self.tokens.get(&(op.client, user))).into_iter().flatten().copied();
+        let now = all.filter(|token| token.op.end == Some(op.start));
+        now.chain(self.token(op.client, user, op.start))
+    }
+
     /// From when on the state may be that a member without a barrier decided by.
     fn oldest(&self, token: Option<Token<'_>>) -> Micros {
         token.filter(|token| token.index.is_some()).map_or(Micros(0), |token| token.op.start)
@@ -282,7 +290,7 @@ impl<'a> Judge<'a> {
             Need::ReadAllLeased => self.facts.may_deny(user, &Need::Root, from, to),
             Need::WriteLeased(lease) | Need::ReadLeased(lease) => {
                 self.open_leases.contains(lease)
-                    || self.timeline.sound_until < self.timeline.model.revision()
+                    || !self.timeline.whole
                     || self.attached.get(lease).into_iter().flatten().any(|attached| {
                         let one = Span::one(attached.key);
                         let need = match need {
@@ -378,7 +386,7 @@ impl<'a> Judge<'a> {
             }
         }
         if let (true, Some(token)) = (is(Refusal::InvalidAuthToken), token)
-            && !self.may_be_unknown(token, op)
+            && !self.may_come_with(op).any(|token| self.may_be_unknown(token, op))
         {
             let text = format!(
                 "{} was refused for its token, which {who} had been given at {} and nothing had ended",

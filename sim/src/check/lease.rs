@@ -340,8 +340,7 @@ impl<'a> Leases<'a> {
 
     /// Whether the lease has keys to the end.
     fn holds_keys(&self, lease: i64) -> bool {
-        self.timeline.sound_until >= self.timeline.model.revision()
-            && self.timeline.model.leased(lease).is_some()
+        self.timeline.whole && self.timeline.model.leased(lease).is_some()
     }
 
     /// In the calm, a change of the leader gives a lease no more time than has passed since the log was told of it.
@@ -431,7 +430,7 @@ const CHECKPOINT_LATE_MAX: i64 = 3;
 /// Keys that a question for a lease listed: they were on it, at some moment after its grant.
 fn listed(history: &History, leases: &Leases<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    if leases.timeline.sound_until < leases.timeline.model.revision() {
+    if !leases.timeline.whole {
         return violations;
     }
     for op in &history.ops {

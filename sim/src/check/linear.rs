@@ -55,8 +55,10 @@ pub struct Timeline {
     pub violations: Vec<Violation>,
     /// What the search gave up on.
     pub undecided: Vec<String>,
-    /// Up to here the model is what the store was; behind, it is a guess.
+    /// Up to here the model is what the store was; behind, it is a guess, or ends where a search was given up.
     pub sound_until: i64,
+    /// It is so to the end.
+    pub whole: bool,
 }
 
 impl Timeline {
@@ -250,7 +252,7 @@ fn absent_keys(history: &History, timeline: &Timeline) -> Vec<Violation> {
                 && kv.mod_revision > first
                 && started_before(history, timeline, kv.mod_revision, ended)
         });
-        let sound = first <= timeline.sound_until && timeline.sound_until >= timeline.model.revision();
+        let sound = first <= timeline.sound_until && timeline.whole;
         if present && !deleted && sound {
             let text = format!(
                 "{} was refused since its key is not there, which it was at revision {first} and after",

@@ -88,7 +88,12 @@ fn newest(history: &History, timeline: &Timeline, at: Micros) -> i64 {
         Owner::Op(op) => history.ops[*op].start <= at,
         Owner::LeaseEnd(_) | Owner::Unexplained => true,
     };
-    first + timeline.owners.iter().take_while(|owner| started(owner)).count() as i64
+    match timeline.owners.iter().position(|owner| !started(owner)) {
+        Some(behind) => first + behind as i64,
+        None if timeline.whole => first + timeline.owners.len() as i64,
+        // There may be more than was found out.
+        None => i64::MAX,
+    }
 }
 
 /// A member's own lock and election services: who is told that it is its turn had a key that was, at some moment of the

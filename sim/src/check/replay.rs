@@ -196,12 +196,13 @@ impl<'a> Replay<'a> {
             }
             revision += 1;
         }
-        let Self { model, owners, seen, violations, undecided, sound_until, choices, .. } = self;
+        let Self { model, owners, seen, violations, undecided, sound_until, choices, last, .. } = self;
         // What was chosen need not be what was.
         let chosen =
             choices.iter().find(|choice| choice.ambiguous).map_or(i64::MAX, |choice| choice.revision - 1);
         let sound_until = sound_until.min(model.revision()).min(chosen);
-        Timeline { model, owners, seen, violations, undecided, sound_until }
+        let whole = sound_until >= last;
+        Timeline { model, owners, seen, violations, undecided, sound_until, whole }
     }
 
     /// What to do about something that does not fit.
