@@ -137,6 +137,8 @@ pub enum Moment {
     HandsOver,
     /// It has applied a change of the members.
     Changes,
+    /// So has the leader.
+    LeaderChanges,
     /// It sends a snapshot.
     SendsSnapshot,
     /// A snapshot has come in.
@@ -153,12 +155,13 @@ pub enum Moment {
 
 impl Moment {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Campaigns,
         Self::Votes,
         Self::Leads,
         Self::HandsOver,
         Self::Changes,
+        Self::LeaderChanges,
         Self::SendsSnapshot,
         Self::GetsSnapshot,
         Self::Installs,

@@ -27,7 +27,7 @@ use crate::{
     storm::{Executor, Order},
     stream::{Reading, Wanted, keep_watching},
     workload::{Shared, Worker},
-    world::World,
+    world::{End, World},
 };
 
 /// From the end of the faults on, so long nothing is demanded.
@@ -50,6 +50,9 @@ const LEASE_LATE_MAX: Micros = 5_000_000;
 
 /// How often a leader proposes to end some leases more.
 const REVOKED_EVERY: Micros = 500_000;
+
+/// Within what time a member that was stopped in the calm is back.
+const RESTART_MAX: Micros = 3_000_000;
 
 /// How often messages are counted.
 const REST_LOOKED_AT: Micros = 50_000;
@@ -364,7 +367,8 @@ fn leases_in_the_calm<H: Host>(world: &World<H>, plan: &Plan) {
 /// In the calm a lease outlives its leader, and the next one knows how much of it is left.
 async fn outlive_a_leader<H: Host>(world: &World<H>, plan: &Plan) {
     let interval = plan.knobs.lease_checkpoint_ms * 1_000;
-    if interval > CHECKPOINT_SHOWN_MAX || !Rng::of(plan.seed, "outlives").chance(500_000) {
+    let rng = Rng::of(plan.seed, "outlives");
+    if interval > CHECKPOINT_SHOWN_MAX || !rng.chance(500_000) {
         return;
     }
     let client = Client::new(world.clone(), 904, PATIENCE).as_root();
@@ -372,10 +376,18 @@ async fn outlive_a_leader<H: Host>(world: &World<H>, plan: &Plan) {
     let grant = pb::LeaseGrantRequest { ttl: OUTLIVING_TTL, id: 0 };
     let Outcome::Ok(Reply::LeaseGrant(lease)) = client.call(leader, grant).await else { return };
     world.until(world.host.now() + 2 * interval + 10_000_000).await;
-    let heir = votes_and_serves(world).into_iter().find(|member| Some(*member) != world.leader());
-    let (Some(leader), Some(heir)) = (world.leader(), heir) else { return };
-    let Some(id) = world.id(heir) else { return };
-    client.call(leader, pb::MoveLeaderRequest { target_id: id.0 }).await;
+    let heirs = votes_and_serves(world).into_iter().filter(|member| !world.excused().contains(member));
+    let heir = heirs.into_iter().find(|member| Some(*member) != world.leader());
+    let Some((heir, id)) = heir.and_then(|heir| Some((heir, world.id(heir)?))) else { return };
+    if rng.chance(500_000) {
+        // What it knows it has from its disk.
+        world.crash(heir, if rng.chance(500_000) { End::Power } else { End::Kill });
+        world.start(heir);
+        world.until(world.host.now() + RESTART_MAX).await;
+    }
+    if let Some(leader) = world.leader().filter(|leader| *leader != heir) {
+        client.call(leader, pb::MoveLeaderRequest { target_id: id.0 }).await;
+    }
     client.call(heir, pb::LeaseTimeToLiveRequest { id: lease.id, keys: false }).await;
     // What is told of it to the log would never end.
     client.call(heir, pb::LeaseRevokeRequest { id: lease.id }).await;

@@ -342,10 +342,12 @@ fn change(rng: &Rng, knobs: &Knobs, mood: &Mood, kind: u64) -> Vec<Fault> {
         };
         faults.push(struck(rng, knobs, mood, on, skip));
     }
-    if rng.chance(300_000) {
-        // The leader dies when it has made the change, and others may not know of that yet.
-        let what = Box::new(Fault::Crash { who: Who::Leader, power: rng.chance(500_000), down });
-        faults.push(Fault::Trap { on: Moment::Asked, skip: 0, after: rng.log_between(100, 50 * MS), what });
+    if rng.chance(400_000) {
+        // The leader dies right behind a change, and others may not know yet that it is made.
+        let on = *rng.pick(&[Moment::Asked, Moment::LeaderChanges, Moment::LeaderChanges]);
+        let skip = if on == Moment::Asked { 0 } else { rng.below(2) };
+        let what = Box::new(Fault::Crash { who: Who::Struck, power: rng.chance(500_000), down });
+        faults.push(Fault::Trap { on, skip, after: rng.log_between(1, 20 * MS), what });
     }
     faults
 }

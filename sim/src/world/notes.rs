@@ -57,6 +57,9 @@ impl<H: Host> World<H> {
             };
             if config.is_some() {
                 world.moments.come(Moment::Changes, address);
+                if world.leader() == Some(address) {
+                    world.moments.come(Moment::LeaderChanges, address);
+                }
             }
             world.probe.applied(address, index, term, hash.unwrap_or(0));
             // Nothing is applied before a start is over.
