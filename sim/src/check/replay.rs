@@ -26,7 +26,7 @@ use super::{
 use crate::history::{Call, History, Micros, Op, Outcome, Reply};
 
 /// How many revisions and reads a search may do over before it gives up.
-const REDONE_MAX: usize = 2_000_000;
+const REDONE_MAX: usize = 400_000;
 
 /// How many causes of one gap are tried.
 const CAUSES_MAX: usize = 4_096;
