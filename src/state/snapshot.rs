@@ -98,8 +98,16 @@ impl<T: Tables> Iterator for Rows<'_, T> {
     }
 }
 
+/// What a row takes besides its key and its value: the table, and both lengths.
+const ROW_BYTES: usize = 9;
+
 /// Writes a batch of [`Rows`] as a payload.
 pub fn encode_rows(batch: &Batch, out: &mut BytesMut) {
+    let size = |write: &Write| match write {
+        Write::Put(_, key, value) => ROW_BYTES + key.len() + value.len(),
+        _ => 0,
+    };
+    out.reserve(batch.writes.iter().map(size).sum());
     for write in &batch.writes {
         let Write::Put(table, key, value) = write else { unreachable!("rows are put") };
         out.put_u8(*table as u8);
