@@ -181,7 +181,7 @@ fn hub_worker<R: Runtime>(shared: &Arc<Shared<R>>, options: &Options) -> HubWork
     let config = watch::Config {
         progress_interval_ms: options.watch_progress.as_millis() as u64,
         stream_queue_max: options.watch_queue_max,
-        fragment_bytes_max: options.limits.message_bytes_max(),
+        fragment_bytes_max: options.limits.message_bytes_max().min(tuning.fragment_bytes_max),
         batch_revisions_max: tuning.history_revisions_max,
         batch_bytes_max: tuning.history_bytes_max,
         stream_bytes_max: tuning.stream_bytes_max,

@@ -9,6 +9,7 @@ use crate::{lease::ExpirerConfig, mvcc, raft, types::NodeId, watch};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tuning {
     /// Bytes of current values kept in memory; the rest are read from the tables.
     pub values_bytes_max: usize,
@@ -36,6 +37,8 @@ pub struct Tuning {
     pub history_bytes_max: usize,
     /// Bytes of events that a stream of watches may have waiting.
     pub stream_bytes_max: usize,
+    /// Bytes of a fragment of a response, for watches that want them, where `--max-request-bytes` does not ask for less.
+    pub fragment_bytes_max: usize,
     /// Responses that the watch hub hands out at once.
     pub frames_max: usize,
     /// Bytes of a frame of a snapshot's body.
@@ -63,6 +66,7 @@ impl Default for Tuning {
             history_revisions_max: watch.batch_revisions_max,
             history_bytes_max: watch.batch_bytes_max,
             stream_bytes_max: watch.stream_bytes_max,
+            fragment_bytes_max: usize::MAX,
             frames_max: watch.poll_frames_max,
             snapshot_frame_bytes_max: 1 << 20,
             revokes_max: ExpirerConfig::default().window_revokes_max,

@@ -37,6 +37,7 @@ pub fn tuning(rng: &Rng) -> Tuning {
     small(&mut tuning.frames_max, 8, 64);
     small(&mut tuning.snapshot_frame_bytes_max, 1, 64 << 10);
     small(&mut tuning.revokes_max, 8, 64);
+    small(&mut tuning.fragment_bytes_max, 64, 4 << 10);
     // An entry at a time and no more under way would be some three a second over slow links, where nothing is ever done.
     if tuning.append_bytes_max < APPEND_BYTES_LITTLE {
         tuning.inflight_max = tuning.inflight_max.max(APPENDS_MANY);
