@@ -117,9 +117,9 @@ impl<H: Host> Nemesis<H> {
         // Nobody may be there to ask for more, where the new member is needed for a quorum.
         let told = match added {
             Some(Outcome::Ok(Reply::MemberAdd(reply))) => {
-                (reply.header.map_or(0, |header| header.member_id), reply.members)
+                Some((reply.header.map_or(0, |header| header.member_id), reply.members))
             }
-            _ => (0, self.assumed(address)),
+            _ => None,
         };
         for turn in 0..JOIN_TRIES_MAX {
             if self.world.host.now() > self.calm_from + 2 * OPERATOR_MAX {
@@ -131,7 +131,7 @@ impl<H: Host> Nemesis<H> {
             // As it is now: a change that was not answered may have been made later.
             let (mut teller, mut members) = self.members().await;
             if members.is_empty() {
-                (teller, members) = told.clone();
+                (teller, members) = told.clone().unwrap_or_else(|| (0, self.assumed(address, turn % 2 == 1)));
             }
             let joining = members.iter().find(|m| m.peer_ur_ls.contains(&url)).map(|m| NodeId(m.id));
             if let (Some(id), false) = (joining, self.world.runs(address)) {
@@ -151,9 +151,10 @@ impl<H: Host> Nemesis<H> {
         None
     }
 
-    /// The members as they are if the one at `address` was added.
-    fn assumed(&self, address: Address) -> Vec<pb::Member> {
-        let others = self.world.living().into_iter().filter(|other| *other != address);
+    /// The members as they are if the one at `address` was added, and if those were that never started, or not.
+    fn assumed(&self, address: Address, all: bool) -> Vec<pb::Member> {
+        let others = self.world.living().into_iter();
+        let others = others.filter(|other| *other != address && (all || self.world.id(*other).is_some()));
         let member = |at: Address| pb::Member {
             // Any number does for one that nobody knows.
             id: self.world.id(at).map_or(at.into(), |id| id.0),
