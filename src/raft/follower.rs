@@ -97,7 +97,7 @@ impl Raft {
     pub(super) fn receive_vote(&mut self, from: NodeId, term: Term, pre: bool, last: LogId) {
         let free = self.vote.is_none() && self.leader().is_none();
         let may = self.vote == Some(from) || free || (pre && term > self.term);
-        if !may || last < self.log_to_match() {
+        if !may || last < self.log_to_match(from) {
             return self.send(from, Body::VoteReply { pre, granted: false });
         }
         if pre {
@@ -117,11 +117,21 @@ impl Raft {
     /// candidate is one configuration behind, and its quorum without this member still overlaps every quorum of
     /// the new configuration, as a change takes the vote from one member at most, or from members of an outgoing
     /// half.
-    fn log_to_match(&self) -> LogId {
+    ///
+    /// Nor does anything rest on the log of one that is to vote with a candidate that was the only voter before: until
+    /// a second change, each quorum has the candidate in it. It may have lost what it had sent before it was durable
+    /// there; if this member, which can't campaign before it knows the change committed, held that against it, there
+    /// were never a leader again.
+    fn log_to_match(&self, candidate: NodeId) -> LogId {
         let last = self.log.last();
         let commit = self.log.commit();
         let votes = self.members.is_voter(self.config.id) || self.members.members().next().is_none();
-        let may_come_to_vote = !self.log.changes(self.log.applied(), last.index).is_empty();
+        let changes = self.log.changes(self.log.applied(), last.index).len();
+        let may_come_to_vote = match changes {
+            0 => false,
+            1 => !self.members.voters().into_iter().eq([candidate]),
+            _ => true,
+        };
         if votes || may_come_to_vote {
             return last;
         }
