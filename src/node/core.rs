@@ -51,6 +51,8 @@ pub struct Node<W> {
     /// Peers whose snapshots are being built. Raft asks again and again until one is there, which may take long: once
     /// is enough.
     building: BTreeSet<NodeId>,
+    /// Snapshots that came in, of which it is not known yet whether they are whole.
+    looked_at: usize,
     effects: Vec<Effect<W>>,
 }
 
@@ -90,6 +92,7 @@ impl<W> Node<W> {
             unfit: false,
             accused: BTreeMap::new(),
             building: BTreeSet::new(),
+            looked_at: 0,
             effects: Vec::new(),
         })
     }
@@ -111,7 +114,12 @@ impl<W> Node<W> {
             Event::Message(message) => self.message(message),
             Event::Unreachable(peer) => self.input(Input::Unreachable(peer)),
             Event::SnapshotSent { to, ok } => self.input(Input::SnapshotSent { to, ok }),
-            Event::SnapshotReceived { from, term, snapshot } => self.snapshot_received(from, term, snapshot),
+            Event::SnapshotArrived => self.looked_at += 1,
+            Event::SnapshotUnfit => self.looked_at = self.looked_at.saturating_sub(1),
+            Event::SnapshotReceived { from, term, snapshot } => {
+                self.looked_at = self.looked_at.saturating_sub(1);
+                self.snapshot_received(from, term, snapshot);
+            }
             Event::SnapshotBuilt { to, snapshot } => {
                 self.building.remove(&to);
                 self.input(match snapshot {
@@ -405,6 +413,11 @@ impl<W> Node<W> {
         let (snapshots, messages): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|m| matches!(m.body, Body::Snapshot(_)));
         self.effects.extend(snapshots.into_iter().map(Effect::SendSnapshot));
+        // What does not follow this member's log will, behind the snapshot. Told of it, the leader would build another.
+        let messages: Vec<_> = messages
+            .into_iter()
+            .filter(|m| self.looked_at == 0 || !matches!(m.body, Body::AppendRejected { .. }))
+            .collect();
         if !messages.is_empty() {
             self.effects.push(Effect::Send(messages));
         }

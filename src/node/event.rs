@@ -26,7 +26,12 @@ pub enum Event<W> {
         /// Whether the other end took it.
         ok: bool,
     },
-    /// A snapshot came in with its body, which is durable.
+    /// A snapshot came in, and its body is being looked at, which may take long. [`Event::SnapshotReceived`] or
+    /// [`Event::SnapshotUnfit`] follows.
+    SnapshotArrived,
+    /// A snapshot that came in is of no use.
+    SnapshotUnfit,
+    /// A snapshot came in with its body, which is durable and whole.
     SnapshotReceived {
         /// Who sent it.
         from: NodeId,

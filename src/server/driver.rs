@@ -230,6 +230,7 @@ impl<R: Runtime> Core<R> {
                 self.node.step(Event::SnapshotSent { to, ok });
             }
             PeerEvent::SnapshotReceived { from, term, snapshot, body: _ } => {
+                self.node.step(Event::SnapshotArrived);
                 drop(self.shared.keeper.send(KeepJob::Verify { from, term, snapshot }));
             }
             PeerEvent::Removed => self.shared.exits.tell(Exit::Removed),

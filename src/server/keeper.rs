@@ -190,6 +190,7 @@ impl<R: Runtime> Keeper<R> {
             }
             Err(error) => {
                 tracing::warn!(%from, %error, "a snapshot's body is not taken");
+                let _ = self.shared.driver.send(Event::SnapshotUnfit);
                 self.remove(&self.shared.paths.received(index))
             }
         }

@@ -110,9 +110,11 @@ pub struct Member {
     writes: VecDeque<Persist>,
     jobs: VecDeque<Job>,
     pub state: State,
+    /// Snapshots that came in and are not known to be whole.
+    arrived: VecDeque<(NodeId, Term, Snapshot)>,
     pub disk_held: bool,
     pub applier_held: bool,
-    /// Checkpoints are left unanswered, and snapshots unbuilt.
+    /// Checkpoints are left unanswered, snapshots unbuilt, and those that come in unread.
     pub keeper_held: bool,
 }
 
@@ -164,6 +166,7 @@ impl Members {
             writes: VecDeque::new(),
             jobs: VecDeque::new(),
             state,
+            arrived: VecDeque::new(),
             disk_held: false,
             applier_held: false,
             keeper_held: false,
@@ -300,6 +303,13 @@ impl Members {
         self.member(id).node.step(Event::SnapshotBuilt { to, snapshot });
     }
 
+    /// The oldest snapshot that came in is whole, or of no use.
+    pub fn checked(&mut self, id: NodeId, whole: bool) {
+        let Some((from, term, snapshot)) = self.member(id).arrived.pop_front() else { return };
+        let received = Event::SnapshotReceived { from, term, snapshot };
+        self.event(id, if whole { received } else { Event::SnapshotUnfit });
+    }
+
     fn checkpoint(&mut self, id: NodeId) {
         self.say(id, "checkpoints");
         let member = self.member(id);
@@ -358,7 +368,13 @@ impl Members {
         }
         let Message { from, to, term, body } = message;
         match body {
-            Body::Snapshot(snapshot) => self.event(to, Event::SnapshotReceived { from, term, snapshot }),
+            Body::Snapshot(snapshot) => {
+                self.event(to, Event::SnapshotArrived);
+                self.member(to).arrived.push_back((from, term, snapshot));
+                if !self.member(to).keeper_held {
+                    self.checked(to, true);
+                }
+            }
             body => self.event(to, Event::Message(Message { from, to, term, body })),
         }
     }

@@ -13,6 +13,7 @@
 //! cut ID... / heal          join ID          spoil ID [N]    diverge ID from=ID
 //! snapshot ID from=ID term=T index=N         a snapshot comes in, of whatever age
 //! built ID to=ID [failed]                    a snapshot that a held keeper was asked for is there
+//! checked ID [unfit]                         a held keeper has read a snapshot that came in
 //! state ID                  waiting          who got no answer yet
 //! ```
 
@@ -241,6 +242,10 @@ impl Runner {
                 let ok = !matches!(args.next_pos(), Some(arg) if arg.value == "failed");
                 members.built(id, NodeId(named(args, "to")?), ok);
                 members.drain(id);
+            }
+            "checked" => {
+                let unfit = matches!(args.next_pos(), Some(arg) if arg.value == "unfit");
+                members.checked(id, !unfit);
             }
             "flushed" => {
                 let flushed = Some(Index(next(args, "the index")?));
