@@ -230,7 +230,12 @@ impl<H: Host> World<H> {
         let knows = self
             .leader()
             .or_else(|| self.living().into_iter().find(|address| self.handle(*address).is_some()));
-        let members = knows.and_then(|address| self.handle(address)).map(|handle| handle.members());
+        knows.map(|address| self.voters_known_to(address)).unwrap_or_default()
+    }
+
+    /// The addresses of the members that vote, as the one at an address knows them; none if it does not serve.
+    pub fn voters_known_to(&self, address: Address) -> Vec<Address> {
+        let members = self.handle(address).map(|handle| handle.members());
         let voters = members.unwrap_or_default().into_iter().filter(|member| !member.learner);
         voters.filter_map(|member| member.peer_urls.iter().find_map(|url| address_of(url))).collect()
     }

@@ -6,7 +6,16 @@ use crate::{host::Host, lock::lock, net::Address};
 impl<H: Host> Nemesis<H> {
     /// Whether the others hold all that is committed, now and when this member has lost everything.
     pub(super) fn may_lose(&self, member: Address) -> bool {
-        let voters = self.world.voters();
+        // Who does not know yet that a member is out goes on asking it for its vote.
+        let living =
+            self.world.living().into_iter().filter(|other| *other != member && self.is_sound(*other));
+        let views = living.map(|other| (other, self.world.voters_known_to(other)));
+        let views = views.filter(|(other, voters)| voters.contains(other)).map(|(_, voters)| voters);
+        views.chain([self.world.voters()]).all(|voters| self.do_without(member, &voters))
+    }
+
+    /// Whether most of these voters are sound, and another one than this.
+    fn do_without(&self, member: Address, voters: &[Address]) -> bool {
         // Who may become a voter at any time takes part in a majority, and may not be there to make one.
         let promoting = lock(&self.promoting).clone();
         let coming = |address: &Address| {

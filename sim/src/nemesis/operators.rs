@@ -176,6 +176,10 @@ impl<H: Host> Nemesis<H> {
     }
 
     async fn promote(&self, member: Address, id: NodeId) {
+        if self.world.excused().contains(&member) {
+            // Its disk is damaged, which may not have shown yet.
+            return;
+        }
         self.world.moments.come(Moment::Asked, member);
         lock(&self.promoting).insert(id);
         let refused =
