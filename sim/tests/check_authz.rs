@@ -269,8 +269,12 @@ fn watches_are_permitted_as_a_whole() {
     let mut crashed = known.clone();
     let mut boot = Boot::new(Micros(190), 1, 1);
     boot.last = LogFact { term: 1, index: 11 };
-    crashed.history.boots.push(boot);
+    crashed.history.boots.push(boot.clone());
     right(&crashed);
+    // The same while the request is on its way.
+    boot.at = Micros(known.history.watches[0].start.0 + 2);
+    known.history.boots.push(boot);
+    right(&known);
 }
 
 #[test]

@@ -180,8 +180,8 @@ impl<'a> Judge<'a> {
     }
 
     /// From when on the state was that a member had at a moment, by what it had applied: it may not know yet that
-    /// authorization is on, and then takes any token.
-    fn known_from(&self, member: u32, at: Micros) -> Micros {
+    /// authorization is on, and then takes any token. Of one that was started since, up to `until`, nothing is known.
+    fn known_from(&self, member: u32, at: Micros, until: Micros) -> Micros {
         // Where nobody recorded what members applied, it is not told apart.
         if self.applied.is_empty() {
             return at;
@@ -193,7 +193,11 @@ impl<'a> Judge<'a> {
         let Some(applied) = self.applied.get(node) else { return Micros(0) };
         // What was applied last may not be shown yet; what was before a start may be gone.
         let known = &applied[..applied.partition_point(|(then, _)| *then <= at)];
-        let [.., (_, before), (_, last)] = known else { return Micros(0) };
+        let [.., (_, before), (then, last)] = known else { return Micros(0) };
+        let mut boots = self.history.boots.iter().filter(|boot| boot.node == *node);
+        if boots.any(|boot| boot.at >= *then && boot.at <= until) {
+            return Micros(0);
+        }
         let index = before.min(last);
         let first = self.newest_applied.partition_point(|(_, most)| most <= index);
         self.newest_applied.get(first).map_or(at, |(then, _)| (*then).min(at))
@@ -247,7 +251,7 @@ impl<'a> Judge<'a> {
         let user = op.user.as_deref();
         let off_from = match by {
             By::Newest => from,
-            By::Applied => self.known_from(op.member, op.start).min(from),
+            By::Applied => self.known_from(op.member, op.start, op.end.unwrap_or(op.start)).min(from),
         };
         if self.facts.may_be_off(off_from, to) {
             return None;
@@ -411,7 +415,7 @@ impl<'a> Judge<'a> {
         let denied =
             created.canceled && created.cancel_reason.contains(&Refusal::PermissionDenied.to_string());
         let text = if !created.canceled
-            && !self.facts.may_be_off(self.known_from(log.member, opened).min(from), *at)
+            && !self.facts.may_be_off(self.known_from(log.member, opened, *at).min(from), *at)
             && !self.facts.may_permit(user, &need, from, *at)
         {
             format!("was made for {who}, who was not permitted {need}")
