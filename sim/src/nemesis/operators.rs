@@ -125,11 +125,12 @@ impl<H: Host> Nemesis<H> {
             if self.world.host.now() > self.calm_from + 2 * OPERATOR_MAX {
                 break;
             }
+            // As it is now: a change that was not answered may have been made later.
+            let (mut teller, mut members) = self.members().await;
+            // It may have come up meanwhile, whoever started it: then its disk holds promises.
             if let Some(id) = self.world.id(address) {
                 return Some(id);
             }
-            // As it is now: a change that was not answered may have been made later.
-            let (mut teller, mut members) = self.members().await;
             if members.is_empty() {
                 (teller, members) = told.clone().unwrap_or_else(|| (0, self.assumed(address, turn % 2 == 1)));
             }
