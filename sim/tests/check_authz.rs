@@ -169,6 +169,23 @@ fn what_was_taken_away_is_gone() {
     wrong(&story.tale, "authz/permitted", "to write \"a\"");
 }
 
+/// A renewal is judged by what its member has applied: it may not know of the newest keys.
+#[test]
+fn keys_of_leases_that_are_renewed_are_those_that_the_member_knew() {
+    let granted = || pb::LeaseGrantResponse { header: header(1), id: 7, ttl: 9, error: String::new() };
+    let renewed = || pb::LeaseKeepAliveResponse { header: header(1), id: 7, ttl: 9 };
+    let renew = pb::LeaseKeepAliveRequest { id: 7 };
+    let mut since = story();
+    since.root(pb::LeaseGrantRequest { id: 7, ttl: 9 }, granted()).log_in("u1", "p");
+    since.root(leased("z", "1", 7), done_put(2)).ok(U1, renew, renewed());
+    right(&since.tale);
+    let mut before = story();
+    before.root(pb::LeaseGrantRequest { id: 7, ttl: 9 }, granted());
+    before.root(leased("z", "1", 7), done_put(2));
+    before.log_in("u1", "p").ok(U1, renew, renewed());
+    wrong(&before.tale, "authz/permitted", "u1 was not permitted to write \"z\"");
+}
+
 #[test]
 fn keys_of_leases_are_keys() {
     let mut story = story();

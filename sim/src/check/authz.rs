@@ -226,9 +226,10 @@ impl<'a> Judge<'a> {
         self.history.settings.first_revision + self.started.partition_point(|start| *start <= at) as i64
     }
 
-    /// The keys that were on a lease from a call's start to its end, or to the end of the lease.
-    fn kept(&self, lease: i64, op: &Op) -> Vec<&'a Bytes> {
-        let from = self.timeline.seen.floor(op.start);
+    /// The keys that were on a lease from a moment on, which a member may have decided by, to a call's end, or to the end
+    /// of the lease.
+    fn kept(&self, lease: i64, op: &Op, since: Micros) -> Vec<&'a Bytes> {
+        let from = self.timeline.seen.floor(since.min(op.start));
         let to = self.newest(op.end.unwrap_or(op.start));
         if from > self.timeline.sound_until || to > self.timeline.sound_until {
             return Vec::new();
@@ -259,7 +260,7 @@ impl<'a> Judge<'a> {
         for need in needs {
             let spans: Vec<Need> = match need {
                 Need::WriteLeased(lease) => {
-                    self.kept(*lease, op).into_iter().map(|key| Need::Write(Span::one(key))).collect()
+                    self.kept(*lease, op, from).into_iter().map(|key| Need::Write(Span::one(key))).collect()
                 }
                 Need::ReadLeased(_) => match op.outcome.reply() {
                     Some(Reply::LeaseTimeToLive(reply)) => {
