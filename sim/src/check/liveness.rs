@@ -13,6 +13,9 @@ use kontiki::error::Refusal;
 /// Messages of a run: many times what any has whose members have nothing wrong.
 const MESSAGES_MAX: usize = 2_000_000;
 
+/// What one has applied so long before the end the others have applied by then.
+const CONVERGES_WITHIN: Micros = Micros::from_secs(1);
+
 /// Members come to rest: how many messages they have sent so far.
 pub fn rest(messages: usize) -> Option<String> {
     (messages > MESSAGES_MAX)
@@ -66,14 +69,18 @@ fn convergence(history: &History) -> Vec<Violation> {
         return Vec::new();
     }
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut due: BTreeMap<u64, u64> = BTreeMap::new();
     for applied in &history.applied {
         // A restart replays; what it has come to counts.
         last.insert(applied.node, applied.index);
+        if applied.at.after(CONVERGES_WITHIN) <= settings.ended {
+            due.insert(applied.node, applied.index);
+        }
     }
     if last.is_empty() {
         return Vec::new();
     }
-    let newest = settings.calm_nodes.iter().filter_map(|node| last.get(node)).max().copied().unwrap_or(0);
+    let newest = settings.calm_nodes.iter().filter_map(|node| due.get(node)).max().copied().unwrap_or(0);
     // One of whom no batch was recorded was not watched.
     let behind = |node: &&u64| last.get(node).is_some_and(|index| index + settings.lag_max < newest);
     let tell = |node: &u64| {
