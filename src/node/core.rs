@@ -410,14 +410,13 @@ impl<W> Node<W> {
             let write = Persist { id: persist, snapshot, entries, hard, sync: must_sync };
             self.effects.push(Effect::Persist(write));
         }
-        let (snapshots, messages): (Vec<_>, Vec<_>) =
+        let (snapshots, mut messages): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|m| matches!(m.body, Body::Snapshot(_)));
         self.effects.extend(snapshots.into_iter().map(Effect::SendSnapshot));
         // What does not follow this member's log will, behind the snapshot. Told of it, the leader would build another.
-        let messages: Vec<_> = messages
-            .into_iter()
-            .filter(|m| self.looked_at == 0 || !matches!(m.body, Body::AppendRejected { .. }))
-            .collect();
+        if self.looked_at > 0 {
+            messages.retain(|m| !matches!(m.body, Body::AppendRejected { .. }));
+        }
         if !messages.is_empty() {
             self.effects.push(Effect::Send(messages));
         }
